@@ -1,0 +1,147 @@
+"""One model specification becomes production machine learning on Airflow and MLflow.
+
+The public names load when they are asked for, so that importing the package costs nothing while a DAG file is parsed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_mlops.core.records import (
+        DatasetVersion,
+        EvaluationReport,
+        GateDecision,
+        ModelVersionRef,
+        Promotion,
+        RuleResult,
+        RunPlan,
+        TrainedModel,
+        ValidationReport,
+        Window,
+    )
+    from airflow_mlops.core.training import TrainingFunction, TrainingResult
+    from airflow_mlops.engines.login import Login
+    from airflow_mlops.engines.tracking import TrackingServer
+    from airflow_mlops.factories.training import training_dag
+    from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
+    from airflow_mlops.operators.model import EvaluateModelOperator, GateModelOperator, TrainModelOperator
+    from airflow_mlops.operators.plan import PlanRunOperator
+    from airflow_mlops.operators.registry import (
+        PromoteModelOperator,
+        RegisterModelOperator,
+        RollbackModelOperator,
+    )
+    from airflow_mlops.spec.load import load_spec
+    from airflow_mlops.spec.model import (
+        ContractSpec,
+        DataSpec,
+        EvaluationSpec,
+        GateSpec,
+        ModelSpec,
+        PromotionSpec,
+        RuleSpec,
+        ScheduleSpec,
+        TrainSpec,
+        TrainWindowSpec,
+    )
+    from airflow_mlops.steps.base import Access
+    from airflow_mlops.steps.pipeline import TrainingOutcome, run_training
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "core.records": (
+        "DatasetVersion",
+        "EvaluationReport",
+        "GateDecision",
+        "ModelVersionRef",
+        "Promotion",
+        "RuleResult",
+        "RunPlan",
+        "TrainedModel",
+        "ValidationReport",
+        "Window",
+    ),
+    "core.training": ("TrainingFunction", "TrainingResult"),
+    "engines.login": ("Login",),
+    "engines.tracking": ("TrackingServer",),
+    "factories.training": ("training_dag",),
+    "hooks.mlflow": ("MLflowHook",),
+    "operators.data": ("SnapshotDataOperator", "ValidateDataOperator"),
+    "operators.model": ("EvaluateModelOperator", "GateModelOperator", "TrainModelOperator"),
+    "operators.plan": ("PlanRunOperator",),
+    "operators.registry": ("PromoteModelOperator", "RegisterModelOperator", "RollbackModelOperator"),
+    "spec.load": ("load_spec",),
+    "spec.model": (
+        "ContractSpec",
+        "DataSpec",
+        "EvaluationSpec",
+        "GateSpec",
+        "ModelSpec",
+        "PromotionSpec",
+        "RuleSpec",
+        "ScheduleSpec",
+        "TrainSpec",
+        "TrainWindowSpec",
+    ),
+    "steps.base": ("Access",),
+    "steps.pipeline": ("TrainingOutcome", "run_training"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Access",
+    "ContractSpec",
+    "DataSpec",
+    "DatasetVersion",
+    "EvaluateModelOperator",
+    "EvaluationReport",
+    "EvaluationSpec",
+    "GateDecision",
+    "GateModelOperator",
+    "GateSpec",
+    "Login",
+    "MLflowHook",
+    "ModelSpec",
+    "ModelVersionRef",
+    "PlanRunOperator",
+    "PromoteModelOperator",
+    "Promotion",
+    "PromotionSpec",
+    "RegisterModelOperator",
+    "RollbackModelOperator",
+    "RuleResult",
+    "RuleSpec",
+    "RunPlan",
+    "ScheduleSpec",
+    "SnapshotDataOperator",
+    "TrackingServer",
+    "TrainModelOperator",
+    "TrainSpec",
+    "TrainWindowSpec",
+    "TrainedModel",
+    "TrainingFunction",
+    "TrainingOutcome",
+    "TrainingResult",
+    "ValidateDataOperator",
+    "ValidationReport",
+    "Window",
+    "load_spec",
+    "run_training",
+    "training_dag",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"airflow_mlops.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'airflow_mlops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

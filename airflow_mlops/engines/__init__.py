@@ -1,0 +1,1 @@
+"""One third-party tool per module. No Airflow, and no heavy import before a function needs it."""

@@ -1,0 +1,215 @@
+"""From a model specification to its training DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from airflow_mlops.compat import (
+    DAG,
+    Asset,
+    AssetAlias,
+    AssetAny,
+    CronDataIntervalTimetable,
+    Param,
+    TaskGroup,
+)
+from airflow_mlops.core.gate import check_rules
+from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
+from airflow_mlops.operators.model import EvaluateModelOperator, GateModelOperator, TrainModelOperator
+from airflow_mlops.operators.plan import PlanRunOperator
+from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator
+from airflow_mlops.spec.model import ModelSpec, ScheduleSpec
+from airflow_mlops.spec.resolve import code_folder, contract_file, data_settings
+
+_TEXT = ["null", "string"]
+
+
+def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
+    """Plan, snapshot, validate, train, evaluate, gate, register, promote: one DAG for one model.
+
+    :param spec: the model's specification.
+    :param dag_id: default ``train_NAME``.
+    :raises InvalidSpecError: a gate rule or a file that the specification names does not exist.
+    """
+    check_rules(spec.gate.rules)
+    contract = contract_file(spec)
+    if not Path(contract).is_file():
+        raise InvalidSpecError(
+            f"Model {spec.name!r}: contract.path leads to {contract}, which is no file. Create it, or correct the path "
+            f"(it starts from the specification's folder)."
+        )
+    data = data_settings(spec)
+    train = spec.train.model_dump(mode="json")
+    code_path = str(code_folder(spec))
+    with DAG(
+        dag_id=dag_id or f"train_{spec.name}",
+        description=spec.description or f"Train, gate and promote {spec.name}",
+        doc_md=describe(spec),
+        schedule=_schedule(spec.schedule),
+        start_date=_start_date(spec.schedule),
+        catchup=spec.schedule.catchup,
+        max_active_runs=spec.schedule.max_active_runs,
+        tags=sorted({"airflow_mlops", "training", spec.name, *spec.tags}),
+        params=_params(spec),
+        default_args=_task_defaults(spec),
+    ) as dag:
+        plan = PlanRunOperator(
+            task_id="plan",
+            train=spec.train.window.model_dump(mode="json"),
+            window_start="{{ params.window_start or '' }}",
+            window_end="{{ params.window_end or '' }}",
+            train_length="{{ params.train_length or '' }}",
+            reason="{{ params.reason or '' }}",
+            manual_schedule={"cron": spec.schedule.cron, "timezone": spec.schedule.timezone}
+            if spec.schedule.cron and spec.schedule.manual_window == "last_complete_interval"
+            else None,
+            summary=spec.description,
+            doc_md="Settles the windows and the reason of this run and opens its parent MLflow run.",
+        )
+        accepted = {}
+        for group, window in (("training_data", "train_window"), ("evaluation_data", "evaluate_window")):
+            with TaskGroup(group):
+                snapshot = SnapshotDataOperator(
+                    task_id="snapshot",
+                    data=data,
+                    window=plan.output[window],
+                    doc_md="Fixes the rows of the window as an immutable dataset version.",
+                )
+                accepted[group] = ValidateDataOperator(
+                    task_id="validate",
+                    dataset=snapshot.output,
+                    contract=contract,
+                    data=data,
+                    doc_md=f"Checks the rows against `{spec.contract.path}`; the report is linked.",
+                )
+        candidate = TrainModelOperator(
+            task_id="train",
+            validation=accepted["training_data"].output,
+            train=train,
+            code_path=code_path,
+            data=data,
+            task=spec.evaluation.task,
+            model_name=spec.name,
+            doc_md=f"Calls `{spec.train.function}` on the accepted rows and logs the model.",
+        )
+        # Training costs most, so rows that the model could not be evaluated on stop the run before it.
+        accepted["evaluation_data"] >> candidate
+        report = EvaluateModelOperator(
+            task_id="evaluate",
+            model=candidate.output,
+            validation=accepted["evaluation_data"].output,
+            evaluation=spec.evaluation.model_dump(mode="json"),
+            registered_model=spec.registered_model,
+            alias=spec.promotion.alias,
+            seed=spec.train.seed,
+            code_path=code_path,
+            doc_md="Scores candidate and champion on the same frozen rows.",
+        )
+        decision = GateModelOperator(
+            task_id="gate",
+            report=report.output,
+            gate=spec.gate.model_dump(mode="json"),
+            doc_md="Decides; XCom `reasons` and the linked report say why.",
+        )
+        version = RegisterModelOperator(
+            task_id="register",
+            decision=decision.output,
+            registered_model=spec.registered_model,
+            doc_md="Registers the candidate: one version per task and input, however often it is retried.",
+        )
+        PromoteModelOperator(
+            task_id="promote",
+            version=version.output,
+            alias=spec.promotion.alias,
+            reason="{{ params.reason or 'the gate let it through' }}",
+            outlets=[AssetAlias(name=champion_asset_name(spec))],
+            doc_md=f"Moves the alias `{spec.promotion.alias}` by compare-and-swap over the promotion ledger.",
+        )
+    return dag
+
+
+def champion_asset_name(spec: ModelSpec) -> str:
+    """Return the name of the Asset that gets an event whenever ``spec``'s alias moves."""
+    return f"{spec.registered_model}_{spec.promotion.alias}"
+
+
+def describe(spec: ModelSpec) -> str:
+    """Return the DAG's documentation, made from the specification."""
+    rules = "\n".join(
+        f"| {rule.rule} | {', '.join(f'{key} {value}' for key, value in rule.settings.items())} |"
+        for rule in spec.gate.rules
+    )
+    window = spec.train.window
+    return f"""### {spec.name}
+
+{spec.description}
+
+| | |
+|---|---|
+| Owner | {spec.owner} |
+| Data | `{spec.data.uri}` ({spec.data.format}), windows over `{spec.data.event_time or "no column: every row"}` |
+| Contract | `{spec.contract.path}` |
+| Training | `{spec.train.function}` ({spec.train.flavor}), on {window.length} ending {window.gap} before the window |
+| Evaluation | {spec.evaluation.task}: {", ".join(spec.evaluation.metrics)} |
+| Registered model | `{spec.registered_model}`, alias `{spec.promotion.alias}` |
+| Gate | {spec.gate.mode}, on hold: {spec.gate.on_hold} |
+
+**Gate rules**
+
+| Rule | Settings |
+|---|---|
+{rules}
+
+Trigger by hand with `window_start` and `window_end` (the end is not included); `train_length` overrides the training
+window's length for one run.
+"""
+
+
+def _schedule(schedule: ScheduleSpec) -> Any:
+    if schedule.cron:
+        # A bare cron string gives Airflow 3 an interval of no length.
+        return CronDataIntervalTimetable(schedule.cron, timezone=schedule.timezone)
+    return AssetAny(*(Asset(name) for name in schedule.on_assets)) if schedule.on_assets else None
+
+
+def _start_date(schedule: ScheduleSpec) -> datetime | None:
+    if schedule.start_date is None:
+        return None
+    written = datetime.fromisoformat(schedule.start_date)
+    return written if written.tzinfo else written.replace(tzinfo=ZoneInfo(schedule.timezone))
+
+
+def _params(spec: ModelSpec) -> dict[str, Param]:
+    return {
+        "window_start": Param(
+            None, type=_TEXT, description="First instant of the evaluation window, ISO, UTC; empty: from the schedule."
+        ),
+        "window_end": Param(None, type=_TEXT, description="End of the evaluation window, not included."),
+        "train_length": Param(
+            None, type=_TEXT, description=f"Training window's length; empty: {spec.train.window.length}."
+        ),
+        "reason": Param(None, type=_TEXT, description="Why this run is started; kept in MLflow and in the ledger."),
+        "force": Param(False, type="boolean", description="Make everything anew though the inputs are the same."),
+    }
+
+
+def _task_defaults(spec: ModelSpec) -> Mapping[str, Any]:
+    schedule = spec.schedule
+    defaults: dict[str, Any] = {
+        "owner": spec.owner,
+        "retries": schedule.retries,
+        "retry_delay": timedelta(seconds=schedule.retry_delay_seconds),
+        "execution_timeout": timedelta(minutes=schedule.task_timeout_minutes),
+        "mlflow_conn_id": spec.mlflow_conn_id,
+        "experiment": spec.experiment_name,
+        "runtime": spec.runtime,
+        "force": "{{ params.force }}",
+    }
+    if schedule.pool:
+        defaults["pool"] = schedule.pool
+    return defaults

@@ -1,0 +1,1 @@
+"""Airflow connections turned into clients. Import a hook from its own module."""

@@ -1,0 +1,48 @@
+"""Buttons on a task's page that lead to MLflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_mlops.compat import BaseOperatorLink, XCom
+
+if TYPE_CHECKING:
+    from airflow_mlops.compat import BaseOperator, Context
+
+
+class _StoredLink(BaseOperatorLink):
+    """A link whose address the task itself pushed to XCom while it ran."""
+
+    name: ClassVar[str]
+    key: ClassVar[str]
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the stored address, or an empty string (no button) where the task did not get that far."""
+        return XCom.get_value(key=self.key, ti_key=ti_key) or ""
+
+    @classmethod
+    def store(cls, context: Context, address: str | None) -> None:
+        """Push the address; nothing for an empty one."""
+        if address:
+            context["ti"].xcom_push(key=cls.key, value=address)
+
+
+class MLflowRunLink(_StoredLink):
+    """The MLflow run that holds what this task logged."""
+
+    name = "MLflow run"
+    key = "mlflow_run_link"
+
+
+class ModelVersionLink(_StoredLink):
+    """The registered model version this task made or moved."""
+
+    name = "Model version"
+    key = "model_version_link"
+
+
+class ReportLink(_StoredLink):
+    """The page this task wrote: validation report, evaluation table or gate decision."""
+
+    name = "Report"
+    key = "report_link"

@@ -1,0 +1,47 @@
+"""From a record to the MLflow pages that show it."""
+
+from __future__ import annotations
+
+from airflow_mlops.core.records import (
+    DatasetVersion,
+    EvaluationReport,
+    GateDecision,
+    ModelVersionRef,
+    Promotion,
+    Record,
+    RunPlan,
+    TrainedModel,
+    ValidationReport,
+)
+from airflow_mlops.engines.tracking import TrackingServer, artifact_page, run_page, version_page
+
+
+def addresses_of(record: Record, server: TrackingServer) -> dict[str, str]:
+    """Return ``run``, ``version`` and ``report`` addresses, each only where the record has one."""
+    found: dict[str, str] = {}
+    run_id = record.parent_run_id if isinstance(record, RunPlan) else getattr(record, "run_id", "")
+    if isinstance(record, DatasetVersion):
+        run_id = record.manifest_uri.removeprefix("runs:/").partition("/")[0]
+    if run_id:
+        found["run"] = run_page(server, run_id)
+    if isinstance(record, ModelVersionRef):
+        found["version"] = version_page(server, record.name, record.version)
+    if isinstance(record, Promotion) and record.champion_version is not None:
+        found["version"] = version_page(server, record.name, record.champion_version)
+    report = _report_of(record)
+    if report:
+        owner, _, name = report.removeprefix("runs:/").partition("/")
+        found["report"] = artifact_page(server, owner, name)
+    return found
+
+
+def _report_of(record: Record) -> str | None:
+    if isinstance(record, ValidationReport):
+        return record.report_uri
+    if isinstance(record, GateDecision):
+        return record.decision_uri
+    if isinstance(record, EvaluationReport):
+        return f"runs:/{record.run_id}/evaluation.html"
+    if isinstance(record, TrainedModel):
+        return record.profile_uri if record.profile_uri.startswith("runs:/") else None
+    return None

@@ -1,0 +1,1 @@
+"""Operators: thin shells around the steps. Templates in, a record out."""

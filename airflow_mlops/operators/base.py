@@ -1,0 +1,143 @@
+"""What every operator of the package shares: build the request, run the step, publish the record, judge the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from airflow_mlops.compat import AirflowFailException, AirflowSkipException, BaseOperator
+from airflow_mlops.core.keys import TaskKey
+from airflow_mlops.core.records import Record
+from airflow_mlops.errors import VerdictError
+from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.links import MLflowRunLink, ModelVersionLink, ReportLink
+from airflow_mlops.operators.context import dag_run_url
+
+if TYPE_CHECKING:
+    from airflow_mlops.compat import Context
+    from airflow_mlops.engines.tracking import TrackingServer
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class StepOperator(BaseOperator, Generic[RecordT]):
+    """Run one step of the machine-learning loop and hand its record on as a plain JSON object.
+
+    A verdict (a failed contract, a held gate, a wrong specification) ends the task without a retry; an outage (MLflow
+    or the object store does not answer) raises an ordinary error and retries. A retry of a task whose step already
+    finished adopts what it made.
+
+    :param experiment: MLflow experiment; default: the DAG's id.
+    :param mlflow_conn_id: Airflow connection of type ``mlflow``.
+    :param runtime: where the step's body runs; ``inline`` is this task's process.
+    :param force: make everything anew even though the same inputs were worked on before. ``"true"`` from a template
+        counts as True.
+    """
+
+    step: ClassVar[str]
+    record_type: type[RecordT]
+
+    template_fields: Sequence[str] = ("experiment", "force")
+    operator_extra_links = (MLflowRunLink(), ModelVersionLink(), ReportLink())
+    ui_color = "#e8f1fa"
+
+    def __init__(
+        self,
+        *,
+        experiment: str | None = None,
+        mlflow_conn_id: str = MLflowHook.default_conn_name,
+        runtime: str = "inline",
+        force: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.experiment = experiment
+        self.mlflow_conn_id = mlflow_conn_id
+        self.runtime = runtime
+        self.force = force
+
+    def payload(self, context: Context) -> Mapping[str, Any]:
+        """Return what the step is given, rendered. Subclasses fill it in."""
+        raise TypeError(f"{type(self).__name__} must define payload()")
+
+    def judge(self, record: RecordT) -> None:
+        """Raise a skip or a failure where the record's verdict says so. Nothing by default."""
+
+    def announce(self, record: RecordT, context: Context) -> None:
+        """Log the outcome and emit events. By default the record's ``sentence``, if it has one, is logged."""
+        if sentence := getattr(record, "sentence", ""):
+            self.log.info("%s", sentence)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the step and return its record."""
+        # Imported here: runtimes load the steps, which a DAG file being parsed does not need.
+        from airflow_mlops.hooks.storage import storage_access
+        from airflow_mlops.runtimes import RUNTIMES
+        from airflow_mlops.steps.base import Access
+
+        hook = MLflowHook(self.mlflow_conn_id)
+        try:
+            server = hook.server()
+            record = RUNTIMES.load(self.runtime)().run(
+                self._request(context), Access(server=server, login=hook.login(), storage=storage_access)
+            )
+        except VerdictError as exc:
+            raise AirflowFailException(str(exc)) from exc
+        if not isinstance(record, self.record_type):
+            raise TypeError(f"The step {self.step!r} returned {type(record).__name__}, not {self.record_type.__name__}")
+        published = record.to_xcom()
+        # A task that skips or fails has no return value, and its reasons are then wanted most.
+        context["ti"].xcom_push(key="return_value", value=published)
+        self._store_links(record, server, context)
+        self.announce(record, context)
+        self.judge(record)
+        return published
+
+    def _request(self, context: Context) -> Any:
+        from airflow_mlops.steps.base import RunInfo, StepRequest
+        from airflow_mlops.steps.plan import AIRFLOW_URL
+
+        ti = context["ti"]
+        key = TaskKey(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+        )
+        tags = {"airflow_mlops.dag_id": ti.dag_id, "airflow_mlops.airflow_run_id": ti.run_id}
+        if url := dag_run_url(context):
+            tags[AIRFLOW_URL] = url
+        return StepRequest(
+            step=self.step,
+            key=str(key),
+            run=RunInfo(
+                key=key.run_key,
+                name=f"{ti.dag_id} {ti.run_id}",
+                experiment=self.experiment or ti.dag_id,
+                tags=tags,
+            ),
+            payload=dict(self.payload(context)),
+            force=as_bool(self.force),
+            task_url=getattr(ti, "log_url", None),
+        )
+
+    def _store_links(self, record: RecordT, server: TrackingServer, context: Context) -> None:
+        from airflow_mlops.links.addresses import addresses_of
+
+        for link, address in addresses_of(record, server).items():
+            {"run": MLflowRunLink, "version": ModelVersionLink, "report": ReportLink}[link].store(context, address)
+
+    def skip(self, sentence: str) -> None:
+        """End the task as skipped, so that what depends on it does not run."""
+        raise AirflowSkipException(sentence)
+
+    def fail(self, sentence: str) -> None:
+        """End the task as failed, without a retry."""
+        raise AirflowFailException(sentence)
+
+
+def as_bool(value: bool | str | None) -> bool:
+    """Read a flag that may have come through a template: ``"true"``, ``"1"`` and ``"yes"`` are True."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("true", "1", "yes")
+    return bool(value)

@@ -1,0 +1,151 @@
+"""Operators that register a model version and move the champion's alias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.compat import Asset, AssetAlias
+from airflow_mlops.core.records import ModelVersionRef, Promotion
+from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.operators.base import StepOperator, as_bool
+from airflow_mlops.operators.context import is_backfill
+
+if TYPE_CHECKING:
+    from airflow_mlops.compat import Context
+
+
+class RegisterModelOperator(StepOperator[ModelVersionRef]):
+    """Register a candidate that the gate let through: exactly one version per task and input, retried or not.
+
+    :param decision: a ``GateDecision``.
+    :param registered_model: the registered model's name.
+    """
+
+    step = "register"
+    record_type = ModelVersionRef
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "decision", "registered_model")
+
+    def __init__(self, *, decision: Any, registered_model: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.decision = decision
+        self.registered_model = registered_model
+
+    def payload(self, context: Context) -> Mapping[str, Any]:
+        """Return the decision and the name."""
+        return {"decision": self.decision, "registered_model": self.registered_model}
+
+    def announce(self, record: ModelVersionRef, context: Context) -> None:
+        """Say which version it became."""
+        self.log.info("Registered as version %d of %s (%s).", record.version, record.name, record.model_uri)
+
+
+class _AliasOperator(StepOperator[Promotion]):
+    """What promotion and rollback share: verdicts, and one Asset event per ledger entry."""
+
+    record_type = Promotion
+
+    def __init__(self, *, alias: str = "champion", emit_in_backfill: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.alias = alias
+        self.emit_in_backfill = emit_in_backfill
+
+    def announce(self, record: Promotion, context: Context) -> None:
+        """Log the outcome; on a promotion emit an Asset event whose extra carries the ledger entry's number."""
+        self.log.info("%s: %s", record.outcome, record.sentence)
+        context["ti"].xcom_push(key="reasons", value=[record.sentence])
+        if record.outcome != "promoted" or not self.outlets:
+            return
+        if not self._is_news(record):
+            self.log.info("No Asset event: entry %s is not the ledger's last any more.", record.entry)
+            return
+        if is_backfill(context) and not as_bool(self.emit_in_backfill):
+            self.log.info("No Asset event: this run is a backfill.")
+            return
+        for outlet in self.outlets:
+            if isinstance(outlet, AssetAlias):
+                context["outlet_events"][outlet].add(
+                    Asset(outlet.name),
+                    extra={
+                        "model": record.name,
+                        "alias": record.alias,
+                        "version": record.to_version,
+                        "entry": record.entry,
+                        "reason": record.reason,
+                        "window": record.window.model_dump(mode="json") if record.window else None,
+                    },
+                )
+
+    def _is_news(self, record: Promotion) -> bool:
+        """Say whether the entry is the ledger's last: a cleared task adopts an old record, which nobody must act on."""
+        from airflow_mlops.engines.promotions import read_ledger
+
+        with MLflowHook(self.mlflow_conn_id).client() as client:
+            head = read_ledger(client, record.name, record.alias).head
+        return head is not None and head.number == record.entry
+
+    def judge(self, record: Promotion) -> None:
+        """Skip where another run won or the alias may not move; fail where a person has to look."""
+        if record.outcome == "needs_attention":
+            self.fail(record.sentence)
+        if record.outcome != "promoted":
+            self.skip(f"{record.outcome}: {record.sentence}")
+
+
+class PromoteModelOperator(_AliasOperator):
+    """Make a registered version the champion, by compare-and-swap over the promotion ledger.
+
+    :param version: a ``ModelVersionRef``.
+    :param alias: the alias to move.
+    :param reason: why, for the ledger.
+    :param emit_in_backfill: emit the Asset event in backfill runs too.
+    """
+
+    step = "promote"
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "version", "alias", "reason", "emit_in_backfill")
+
+    def __init__(self, *, version: Any, reason: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.version = version
+        self.reason = reason
+
+    def payload(self, context: Context) -> Mapping[str, Any]:
+        """Return the version and who promotes it."""
+        return {"version": self.version, "alias": self.alias, "author": author(context), "reason": self.reason}
+
+
+class RollbackModelOperator(_AliasOperator):
+    """Make the version that served before the champion again. A rollback can itself be rolled back.
+
+    :param registered_model: the registered model's name.
+    :param reason: why; it must not be empty.
+    """
+
+    step = "rollback"
+    template_fields: Sequence[str] = (
+        *StepOperator.template_fields,
+        "registered_model",
+        "alias",
+        "reason",
+        "emit_in_backfill",
+    )
+
+    def __init__(self, *, registered_model: str, reason: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.registered_model = registered_model
+        self.reason = reason
+
+    def payload(self, context: Context) -> Mapping[str, Any]:
+        """Return the model and who rolls it back."""
+        return {
+            "registered_model": self.registered_model,
+            "alias": self.alias,
+            "author": author(context),
+            "reason": self.reason,
+        }
+
+
+def author(context: Context) -> str:
+    """Return who acts, for the ledger: the task, as ``airflow:DAG/RUN/TASK``."""
+    ti = context["ti"]
+    return f"airflow:{ti.dag_id}/{ti.run_id}/{ti.task_id}"

@@ -1,0 +1,1 @@
+"""What a person writes: strict models of one model's specification and its data contract."""

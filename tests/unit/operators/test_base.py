@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_mlops import GateModelOperator, PromoteModelOperator, TrackingServer, ValidateDataOperator
+from airflow_mlops.compat import AirflowFailException, AirflowSkipException, AssetAlias
+from airflow_mlops.core.records import DatasetVersion, GateDecision, Promotion, TrainedModel, ValidationReport
+from airflow_mlops.errors import InvalidSpecError, TrackingUnavailableError
+from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.operators.base import as_bool
+from airflow_mlops.runtimes.inline import InlineRuntime
+
+DATASET = DatasetVersion(
+    digest="d", uri="u", format="csv", row_count=1, file_count=1, byte_count=1, column_count=1, manifest_uri="runs:/r/m"
+)
+
+
+def promotion(outcome: Any) -> Promotion:
+    return Promotion(outcome=outcome, name="m", alias="champion", sentence=f"it was {outcome}", champion_version=2)
+
+
+def report(verdict: Any) -> ValidationReport:
+    return ValidationReport(
+        verdict=verdict, sentence=f"contract: {verdict}", dataset=DATASET, raw_digest="d", contract_digest="c",
+        expectation_count=1, row_count=1, run_id="r", report_uri="runs:/r/report.html",
+    )  # fmt: skip
+
+
+def decision(verdict: Any) -> GateDecision:
+    model = TrainedModel(
+        model_uri="models:/m-1", model_id="m-1", artifact_uri="mlflow-artifacts:/1/models/m-1", run_id="r",
+        flavor="sklearn", serialization="cloudpickle", digest="d", size_bytes=1, dataset_digest="d", feature_count=1,
+        target="y", row_count=1, seed=0, parameters_digest="p", code_digest="c", git_commit="unknown",
+        environment_digest="e", profile_uri="runs:/r/profile.json", key="k", input_digest="i",
+    )  # fmt: skip
+    return GateDecision(
+        verdict=verdict, mode="enforce", sentence=f"it is {verdict}", reasons=("auc is 0.5",), model=model, window=None,
+        evidence_uri="runs:/r/evidence.json", decision_uri="runs:/r/decision.html", run_id="r",
+    )  # fmt: skip
+
+
+class Pushed(dict[str, Any]):
+    """Stands in for the task instance: what the operator pushes."""
+
+    dag_id, run_id, task_id, map_index, log_url = "d", "r", "t", -1, "http://airflow/log"
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Execute an operator whose step gives, or raises, what it is told; returns its XComs and the request."""
+
+    def run(operator: Any, result: Any) -> tuple[Pushed, Any]:
+        asked = []
+
+        def step(self: InlineRuntime, request: Any, access: Any) -> Any:
+            asked.append(request)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        monkeypatch.setattr(InlineRuntime, "run", step)
+        monkeypatch.setattr(MLflowHook, "server", lambda self: TrackingServer(tracking_uri="http://mlflow:5000"))
+        monkeypatch.setattr(MLflowHook, "login", lambda self: None)
+        ti = Pushed()
+        run.ti = ti  # type: ignore[attr-defined]  # for tests that expect an exception
+        operator.execute({"ti": ti, "dag_run": SimpleNamespace(run_type="manual")})
+        return ti, asked[0]
+
+    return run
+
+
+def validate() -> ValidateDataOperator:
+    return ValidateDataOperator(task_id="t", dataset={}, contract="c.yaml", data={"uri": "u"})
+
+
+def promote() -> PromoteModelOperator:
+    return PromoteModelOperator(task_id="t", version={})
+
+
+def test_the_record_and_its_links_are_pushed(run: Any) -> None:
+    pushed, request = run(validate(), report("warn"))
+
+    assert pushed["return_value"]["schema"] == "validation/1"
+    assert pushed["mlflow_run_link"].startswith("http://mlflow:5000/")
+    assert "report.html" in pushed["report_link"]
+    assert (request.key, request.run.key, request.run.experiment) == ("d/r/t/-1", "d/r", "d")
+
+
+@pytest.mark.parametrize(
+    ("operator", "record", "raises"),
+    [
+        pytest.param(validate, report("fail"), AirflowFailException, id="a failed contract fails for good"),
+        pytest.param(promote, promotion("superseded"), AirflowSkipException, id="a lost race is skipped"),
+        pytest.param(promote, promotion("refused"), AirflowSkipException, id="an older window is skipped"),
+        pytest.param(promote, promotion("dry_run"), AirflowSkipException, id="a dry run is skipped"),
+        pytest.param(promote, promotion("needs_attention"), AirflowFailException, id="a broken ledger fails"),
+    ],
+)
+def test_a_verdict_ends_the_task_and_its_record_is_there(run: Any, operator: Any, record: Any, raises: Any) -> None:
+    with pytest.raises(raises, match=record.sentence):
+        run(operator(), record)
+
+    assert run.ti["return_value"] == record.to_xcom()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "on_hold", "raises"),
+    [
+        pytest.param("hold", "skip", AirflowSkipException, id="a hold is skipped"),
+        pytest.param("hold", "fail", AirflowFailException, id="or fails, as configured"),
+        pytest.param("needs_attention", "skip", AirflowFailException, id="what needs a person always fails"),
+    ],
+)
+def test_the_gate_ends_with_its_reasons(run: Any, verdict: Any, on_hold: str, raises: Any) -> None:
+    gate = GateModelOperator(task_id="t", report={}, gate={"rules": [], "on_hold": on_hold})
+
+    with pytest.raises(raises, match=r"auc is 0\.5"):
+        run(gate, decision(verdict))
+
+    assert run.ti["reasons"] == [f"it is {verdict}", "auc is 0.5"]
+    assert "decision.html" in run.ti["report_link"]
+
+
+@pytest.mark.parametrize("verdict", ["promote", "first_model"])
+def test_the_gate_lets_through(run: Any, verdict: Any) -> None:
+    pushed, _ = run(GateModelOperator(task_id="t", report={}, gate={"rules": []}), decision(verdict))
+
+    assert pushed["return_value"]["verdict"] == verdict
+
+
+def test_a_verdict_of_the_step_does_not_retry(run: Any) -> None:
+    with pytest.raises(AirflowFailException, match="mend it"):
+        run(validate(), InvalidSpecError("mend it"))
+
+
+def test_an_outage_retries(run: Any) -> None:
+    with pytest.raises(TrackingUnavailableError):
+        run(validate(), TrackingUnavailableError("no answer"))
+
+
+def test_the_payload_can_be_templated() -> None:
+    for operator, fields in (
+        (validate(), {"dataset", "contract", "data"}),
+        (promote(), {"version", "reason", "alias"}),
+    ):
+        assert fields | {"experiment", "force"} <= set(operator.template_fields)
+    assert {"report", "gate"} <= set(GateModelOperator.template_fields)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("True", True), ("true", True), ("False", False), ("", False), (True, True), (None, False)]
+)
+def test_flags_from_templates(value: Any, expected: bool) -> None:
+    assert as_bool(value) is expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "run_type", "ask", "head", "events"),
+    [
+        pytest.param("promoted", "scheduled", False, True, 1, id="a promotion is news"),
+        pytest.param("promoted", "backfill", False, True, 0, id="a backfill is silent"),
+        pytest.param("promoted", "backfill", "True", True, 1, id="unless asked"),
+        pytest.param("promoted", "scheduled", False, False, 0, id="an entry that another has followed is old news"),
+        pytest.param("superseded", "scheduled", False, True, 0, id="a lost race is no news"),
+    ],
+)
+def test_asset_events_say_something_new(
+    monkeypatch: pytest.MonkeyPatch, outcome: Any, run_type: str, ask: Any, head: bool, events: int
+) -> None:
+    alias = AssetAlias("m_champion")
+    operator = PromoteModelOperator(task_id="t", version={}, outlets=[alias], emit_in_backfill=ask)
+    monkeypatch.setattr(PromoteModelOperator, "_is_news", lambda self, record: head)
+    emitted: list[Any] = []
+    outlet = SimpleNamespace(add=lambda asset, extra: emitted.append((asset.name, extra)))
+    record = promotion(outcome).model_copy(update={"entry": 7, "to_version": 2})
+
+    operator.announce(
+        record, {"ti": Pushed(), "dag_run": SimpleNamespace(run_type=run_type), "outlet_events": {alias: outlet}}
+    )
+
+    assert len(emitted) == events
+    for name, extra in emitted:
+        assert name == "m_champion"
+        assert (extra["model"], extra["version"], extra["entry"]) == ("m", 2, 7)

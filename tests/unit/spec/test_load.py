@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_mlops import load_spec
+from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.spec.resolve import code_folder, contract_file, data_settings
+
+GOOD = """\
+name: churn
+data:
+  uri: lake/churn
+  event_time: at
+contract:
+  path: contract.yaml
+train:
+  function: churn:train
+  target: left
+  window:
+    length: 2 months
+evaluation:
+  task: binary
+  metrics: [roc_auc]
+  slices: [region]
+gate:
+  rules:
+    - rule: at_least
+      metric: roc_auc
+      value: 0.7
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "churn.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_specification_loads_and_its_paths_start_from_its_folder(tmp_path: Path) -> None:
+    spec = load_spec(written(tmp_path, GOOD))
+
+    assert spec.registered_model == spec.experiment_name == "churn"
+    assert data_settings(spec)["uri"] == str(tmp_path / "lake/churn")
+    assert contract_file(spec) == str(tmp_path / "contract.yaml")
+    assert code_folder(spec) == tmp_path
+    assert spec.gate.rules[0].settings == {"metric": "roc_auc", "value": 0.7}
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/churn", "gs://bucket/churn", "/lake/churn", "{{ var.value.lake }}/churn"])
+def test_an_absolute_or_templated_uri_stays_as_written(tmp_path: Path, uri: str) -> None:
+    spec = load_spec(written(tmp_path, GOOD.replace("lake/churn", f'"{uri}"')))
+
+    assert data_settings(spec)["uri"] == uri
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        pytest.param(
+            "  event_time:", "  event_tme:", r"line 4: data\.event_tme .*Did you mean 'event_time'", id="a typo"
+        ),
+        pytest.param("name: churn\n", "", r"name is missing; add it", id="a missing key"),
+        pytest.param("name: churn", "name: Churn-1", r"line 1: name", id="a wrong name"),
+        pytest.param("[roc_auc]", "[roc_acu]", r"line \d+: evaluation: .*Did you mean 'roc_auc'", id="a metric's typo"),
+        pytest.param("2 months", "two months", r"line \d+: train\.window\.length.*'2 months'", id="a wrong length"),
+        pytest.param("task: binary", "task: ranking", r"line 13: evaluation\.task", id="an unknown task"),
+        pytest.param("churn:train", "churn.train", r"line 8: train\.function", id="no function"),
+        pytest.param("[roc_auc]", "[roc_acu]", r"line \d+: evaluation: .*mean .roc_auc.", id="a wrong metric"),
+        pytest.param(
+            "metric: roc_auc\n",
+            "metric: roc_auc\n      slice: city\n",
+            r"reads slice 'city'.*: region",
+            id="an uncut slice",
+        ),
+        pytest.param(
+            "  rules:\n    - rule: at_least\n      metric: roc_auc\n      value: 0.7\n",
+            "  rules: []\n",
+            r"gate\.rules",
+            id="no rule",
+        ),
+        pytest.param("name: churn", "name: churn\nname: again", "a second time", id="a key twice"),
+        pytest.param("name: churn", "name: churn\nfolder: /etc", "line 2: 'folder' is set by", id="the folder"),
+        pytest.param("name: churn", "name: !!python/object:os.system churn", "line 1", id="code in YAML"),
+        pytest.param("slices: [region]", "slices: [region", "line", id="broken YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_and_mend(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in GOOD
+
+    with pytest.raises(InvalidSpecError, match=says) as caught:
+        load_spec(written(tmp_path, GOOD.replace(old, new)))
+
+    assert "churn.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+def test_a_file_that_holds_no_mapping_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidSpecError, match=r"churn\.yaml"):
+        load_spec(written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpecError, match=r"gone\.yaml"):
+        load_spec(tmp_path / "gone.yaml")
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("task: binary", "task: ranking").replace("  event_time:", "  event_tme:")
+
+    with pytest.raises(InvalidSpecError) as caught:
+        load_spec(written(tmp_path, text))
+
+    assert len(str(caught.value).splitlines()) == 2

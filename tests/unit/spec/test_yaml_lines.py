@@ -1,0 +1,117 @@
+"""YAML as people mean it, JSON beside it, and the line of every key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.spec.yaml_lines import load_yaml, parse_yaml
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("NO", "NO"),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("true", True),
+        ("2013-01-31", "2013-01-31"),
+        ("12:30", "12:30"),
+        ("010", "010"),
+        ("1_000", "1_000"),
+        ("-7", -7),
+        ("+7", 7),
+        ("0x1F", 31),
+        ("1e-3", 0.001),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("9E", "9E"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("'1'", "1"),
+        ("[1, {a: b}]", [1, {"a": "b"}]),
+        ("&x [1]", [1]),
+    ],
+)
+def test_plain_words(written: str, value: Any) -> None:
+    read = parse_yaml(f"k: {written}", "f")[0]["k"]
+
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_the_line_of_a_place() -> None:
+    _, line_of = parse_yaml("a: 1\n\nb:\n  - c: 1\n    d: 2\n  - c: 3\n", "f")
+
+    assert line_of(()) == 1
+    assert line_of(("b",)) == 3
+    assert line_of(("b", 0, "d")) == 5
+    assert line_of(("b", 1)) == 6
+    assert line_of(("b", 1, "missing")) == 6, "the nearest key around it"
+    assert line_of(("b", "a-branch-of-pydantic", 1, "c")) == 6
+    assert line_of(("nowhere", 5)) == 1
+
+
+def test_merged_parts_may_be_overridden() -> None:
+    data, _ = parse_yaml("base: &b {x: 1, y: 2}\nmine:\n  <<: *b\n  y: 3\n", "f")
+
+    assert data["mine"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("a: 1\nb:\n  c: 1\n  c: 2\n", r"f, line 4: the key 'c' .* \(first on line 3\)", id="double key"),
+        pytest.param(
+            "a: !!python/object/apply:os.getcwd []", "line 1: the tag .* is not allowed", id="a tag that acts"
+        ),
+        pytest.param("a: !mine {}", "is not allowed", id="an unknown tag"),
+        pytest.param("a: !!binary aGk=", "is not allowed", id="bytes"),
+        pytest.param("a: &x [*x]", "leads back to itself", id="a circle"),
+        pytest.param("? [1]\n: 2", "a key must be plain text", id="a list as key"),
+        pytest.param("a: b: c", "line 1: this is not valid YAML", id="a colon too many"),
+        pytest.param("a: 1\n\tb: 2", "line 2: this is not valid YAML", id="a tab"),
+        pytest.param("a: 1\n---\nb: 2", "not valid YAML", id="two documents"),
+    ],
+)
+def test_what_is_refused(text: str, said: str) -> None:
+    with pytest.raises(InvalidSpecError, match=said):
+        parse_yaml(text, "f")
+
+
+def test_aliases_that_multiply_stop_early() -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+
+    with pytest.raises(InvalidSpecError, match="aliases that multiply"):
+        parse_yaml(bomb, "f")
+
+
+def test_json_is_read_by_the_rules_of_json(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    path.write_text('{\n\t"a": "on",\n\t"b": [1e3, "\\ud83d\\ude00"]\n}')
+    data, line_of = load_yaml(path)
+
+    assert data == {"a": "on", "b": [1000.0, "\N{GRINNING FACE}"]}
+    assert line_of(("b", 1)) == 3
+    for text, said in [
+        ('{"a": 1,\n "a": 2}', "'a' stands twice"),
+        ('{"a": NaN}', "NaN is not a JSON number"),
+        ('{\n"a": }', "line 2: this is not valid JSON"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InvalidSpecError, match=said):
+            load_yaml(path)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpecError, match="does not exist"):
+        load_yaml(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"a: caf\xe9")
+    with pytest.raises(InvalidSpecError, match="is not UTF-8"):
+        load_yaml(tmp_path / "latin.yaml")
+    with pytest.raises(InvalidSpecError, match="cannot be read"):
+        load_yaml(tmp_path)
