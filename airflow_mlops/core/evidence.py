@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from airflow_mlops.core.records import ChampionRef, Frozen, Record, Window
+from airflow_mlops.core.records import ChampionRef, Frozen, Record, ServingReport, Window
 
 #: Why a value is missing: the rows' own labels (say, one class only), one model's predictions, or the metric itself.
 Undefined = Literal["labels", "candidate", "champion", "metric"]
@@ -130,6 +130,7 @@ class Evidence(Record, schema="evidence/1"):
     :param champion_problem: why the champion could not be compared, in words; no comparison can be decided then.
     :param measurements: all rows first, then slice by slice.
     :param draws: bootstrap draws per group; 0 without a comparable champion.
+    :param serving: the candidate's serving check, added by the gate; None where none was made.
     :param confidence: two-sided level of ``low`` and ``high``; rules test one-sided at ``1 - confidence``.
     """
 
@@ -149,6 +150,7 @@ class Evidence(Record, schema="evidence/1"):
     seed: int = 0
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     notes: Mapping[str, str] = Field(default_factory=dict)
+    serving: ServingReport | None = None
 
     @property
     def alpha(self) -> float:

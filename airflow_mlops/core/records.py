@@ -1,152 +1,45 @@
-"""The small records that cross XCom between tasks.
-
-A record holds identifiers, digests, small numbers and URIs; anything larger is an artifact and the record holds its
-URI. :meth:`Record.to_xcom` gives a plain JSON object with a ``schema`` version, because Airflow refuses to read back
-classes that are not its own, and refuses NaN; so a number that is not finite is ``None`` in a record and the reason
-stands beside it in ``notes``.
-"""
+"""The small records that cross XCom between tasks. What all of them share is in :mod:`airflow_mlops.core.record`."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field
 
-from airflow_mlops.errors import InvalidSpecError, RecordTooLargeError
+from airflow_mlops.core.record import MAX_RECORD_BYTES, Frozen, Record, Window, finite
 
-MAX_RECORD_BYTES = 16_000
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "Approval",
+    "ChampionRef",
+    "ContractFinding",
+    "ContractVerdict",
+    "DatasetVersion",
+    "EvaluationReport",
+    "Frozen",
+    "GateDecision",
+    "GateVerdict",
+    "ModelVersionRef",
+    "Promotion",
+    "PromotionOutcome",
+    "Record",
+    "RuleResult",
+    "RuleStatus",
+    "RunPlan",
+    "ServingReport",
+    "TrainedModel",
+    "ValidationReport",
+    "VersionDifference",
+    "Window",
+    "finite",
+]
 
 GateVerdict = Literal["promote", "hold", "needs_approval", "first_model", "needs_attention"]
 RuleStatus = Literal["pass", "fail", "undecided"]
 PromotionOutcome = Literal["promoted", "superseded", "refused", "needs_attention", "dry_run"]
 ContractVerdict = Literal["pass", "warn", "quarantine", "fail"]
-
-
-def finite(value: float | None) -> float | None:
-    """Return ``value`` as a float, or None where it is missing, NaN or infinite."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-class Frozen(BaseModel):
-    """A value: immutable, no infinities, and tolerant of keys that a newer version added."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class Window(Frozen):
-    """A half-open span of event time, ``[start, end)``, in UTC.
-
-    :param start: first instant that belongs to the window; a naive time is taken as UTC.
-    :param end: first instant after it; later than ``start``.
-    """
-
-    start: datetime
-    end: datetime
-
-    @field_validator("start", "end", mode="before")
-    @classmethod
-    def _no_bare_number(cls, value: Any) -> Any:
-        # 2013 would be taken as seconds since 1970.
-        if isinstance(value, int | float) or (isinstance(value, str) and value.strip().isdigit()):
-            raise ValueError(f"{value!r} is a number; write a time such as 2013-01-01")
-        return value
-
-    @field_validator("start", "end")
-    @classmethod
-    def _in_utc(cls, value: datetime) -> datetime:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.start >= self.end:
-            raise ValueError(f"a window ends after it starts; this one is {self}")
-        return self
-
-    def __str__(self) -> str:
-        return f"[{_short(self.start)}, {_short(self.end)})"
-
-    def overlaps(self, other: Window) -> bool:
-        """Say whether any instant belongs to both windows."""
-        return self.start < other.end and other.start < self.end
-
-
-def _short(moment: datetime) -> str:
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    for ending in (".000000Z", ":00", ":00", "T00"):
-        if text.endswith(ending):
-            text = text.removesuffix(ending)
-        else:
-            break
-    return text if "T" not in text else moment.isoformat().replace("+00:00", "Z")
-
-
-class Record(Frozen):
-    """Base of what a task hands on. Subclasses name their schema: ``class X(Record, schema="x/1")``."""
-
-    schema_name: ClassVar[str] = ""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, schema: str = "", **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        if schema:
-            cls.schema_name = schema
-
-    def __init_subclass__(cls, schema: str = "", **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-
-    @property
-    def is_failure(self) -> bool:
-        """Say whether this outcome fails its task: a person has to mend something before the run can go on."""
-        return False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _same_schema(cls, value: Any) -> Any:
-        schema = value.get("schema") if isinstance(value, Mapping) else None
-        if schema is not None and schema != cls.schema_name:
-            raise ValueError(f"{cls.__name__} has schema {cls.schema_name!r}, this record has {schema!r}")
-        return value
-
-    def to_xcom(self) -> dict[str, Any]:
-        """Return a plain JSON object.
-
-        :raises RecordTooLargeError: the object is larger than 16 kB as JSON; the message names its largest field.
-        """
-        payload = {"schema": self.schema_name, **self.model_dump(mode="json")}
-        size = len(json.dumps(payload, allow_nan=False).encode())
-        if size > MAX_RECORD_BYTES:
-            largest = max(payload, key=lambda key: len(json.dumps(payload[key])))
-            raise RecordTooLargeError(
-                f"{type(self).__name__} takes {size} bytes, more than the {MAX_RECORD_BYTES} that XCom may carry; its "
-                f"largest field is {largest!r}. Write that to the artifact store and put its URI into the record."
-            )
-        return payload
-
-    @classmethod
-    def from_xcom(cls, payload: Mapping[str, Any] | Self) -> Self:
-        """Rebuild the record from :meth:`to_xcom`'s object. Unknown keys are ignored; missing ones are an error.
-
-        :raises InvalidSpecError: the payload is not an object of this schema.
-        """
-        if isinstance(payload, cls):
-            return payload
-        if not isinstance(payload, Mapping):
-            raise InvalidSpecError(
-                f"{cls.__name__} was expected, a JSON object with schema {cls.schema_name!r}; got "
-                f"{type(payload).__name__} {str(payload)[:80]!r}. Pass the upstream operator's `.output`."
-            )
-        try:
-            return cls.model_validate(payload)
-        except ValidationError as exc:
-            places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:5])
-            raise InvalidSpecError(
-                f"This is not a {cls.__name__} of schema {cls.schema_name!r}: {places}. "
-                f"Check which task's output is passed here."
-            ) from exc
+ApprovalOutcome = Literal["not_needed", "approved", "rejected", "timed_out"]
 
 
 class RunPlan(Record, schema="plan/1"):
@@ -226,7 +119,10 @@ class ValidationReport(Record, schema="validation/1"):
 
 
 class TrainedModel(Record, schema="model/1"):
-    """A model that was trained and logged, and what it was made of."""
+    """A model that was trained and logged, and what it was made of.
+
+    ``reused_from`` is the key of the task that trained it, where an earlier run did; empty where this one did.
+    """
 
     model_uri: str
     model_id: str
@@ -251,6 +147,11 @@ class TrainedModel(Record, schema="model/1"):
     key: str
     input_digest: str
     metric_count: int = 0
+    reused_from: str = ""
+    data_uri: str = ""
+    manifest_uri: str = ""
+    validation_run_id: str = ""
+    source_uri: str = ""
 
 
 class ChampionRef(Frozen):
@@ -265,6 +166,47 @@ class ChampionRef(Frozen):
     train_window: Window | None = None
     window: Window | None = None
     is_candidate: bool = False
+
+
+class VersionDifference(Frozen):
+    """A library whose version here is not the one the model was trained with; None: not installed, or not recorded."""
+
+    name: str
+    recorded: str | None
+    installed: str | None
+
+
+class ServingReport(Record, schema="serving/1"):
+    """How the logged model behaved when a fresh interpreter loaded it and scored its input example.
+
+    ``row_milliseconds`` is the median over ``repeats`` calls of the time of one call divided by its rows;
+    ``call_milliseconds`` that of a whole call. ``peak_memory_bytes`` is the interpreter's largest resident set,
+    libraries included. A number is None where the check did not get that far; ``problem`` then says why.
+    """
+
+    ok: bool
+    sentence: str
+    problem: str | None = None
+    model_uri: str
+    digest: str
+    env: Literal["installed", "build"]
+    python_version: str = ""
+    rows: int = 0
+    repeats: int = 0
+    load_seconds: float | None = None
+    call_milliseconds: float | None = None
+    row_milliseconds: float | None = None
+    peak_memory_bytes: int | None = None
+    size_bytes: int
+    differences: tuple[VersionDifference, ...] = ()
+    difference_count: int = 0
+    report_uri: str | None = None
+    run_id: str = ""
+
+    @property
+    def is_failure(self) -> bool:
+        """A model that cannot be served fails its task."""
+        return not self.ok
 
 
 class EvaluationReport(Record, schema="evaluation/1"):
@@ -284,6 +226,9 @@ class EvaluationReport(Record, schema="evaluation/1"):
     slice_count: int = 0
     evidence_uri: str
     evidence_digest: str
+    manifest_uri: str = ""
+    validation_run_id: str = ""
+    reused_from: str = ""
     run_id: str
 
 
@@ -328,6 +273,9 @@ class GateDecision(Record, schema="gate/1"):
     window: Window | None
     evidence_uri: str
     decision_uri: str
+    manifest_uri: str = ""
+    validation_run_id: str = ""
+    serving_run_id: str = ""
     run_id: str = ""
 
     @property
@@ -337,8 +285,8 @@ class GateDecision(Record, schema="gate/1"):
 
     @property
     def lets_through(self) -> bool:
-        """Say whether the candidate may be registered and promoted."""
-        return self.verdict in ("promote", "first_model")
+        """Say whether the candidate may be registered; it is promoted at once, or when a person approves it."""
+        return self.verdict in ("promote", "first_model", "needs_approval")
 
 
 class ModelVersionRef(Record, schema="version/1"):
@@ -356,8 +304,29 @@ class ModelVersionRef(Record, schema="version/1"):
     verdict: str = ""
     mode: Literal["enforce", "dry_run"] = "enforce"
     reason: str = ""
+    sentence: str = ""
+    card_uri: str | None = None
     key: str
     input_digest: str
+
+
+class Approval(Record, schema="approval/1"):
+    """What a person said of a candidate whose verdict is ``needs_approval``.
+
+    ``not_needed``: the gate's verdict asks nobody. Both ``rejected`` and ``timed_out`` are a hold.
+
+    :param author: who decided, as the place of the decision names them; empty where nobody did.
+    :param decided_at: ISO time in UTC.
+    """
+
+    outcome: ApprovalOutcome
+    sentence: str
+    name: str
+    version: int
+    author: str = ""
+    reason: str = ""
+    decided_at: str = ""
+    run_id: str = ""
 
 
 class Promotion(Record, schema="promotion/1"):

@@ -207,7 +207,7 @@ def _task_defaults(spec: ModelSpec) -> Mapping[str, Any]:
         "execution_timeout": timedelta(minutes=schedule.task_timeout_minutes),
         "mlflow_conn_id": spec.mlflow_conn_id,
         "experiment": spec.experiment_name,
-        "runtime": spec.runtime,
+        "runtime": spec.runtime.written,
         "force": "{{ params.force }}",
     }
     if schedule.pool:

@@ -16,6 +16,7 @@ from airflow_mlops.operators.context import dag_run_url
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
     from airflow_mlops.engines.tracking import TrackingServer
+    from airflow_mlops.runtimes import Runtime
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -29,15 +30,17 @@ class StepOperator(BaseOperator, Generic[RecordT]):
 
     :param experiment: MLflow experiment; default: the DAG's id.
     :param mlflow_conn_id: Airflow connection of type ``mlflow``.
-    :param runtime: where the step's body runs; ``inline`` is this task's process.
+    :param runtime: where the step's body runs: a name such as ``inline``, this task's process, or a mapping
+        ``{"name": "external_python", "python": "/opt/steps/bin/python"}`` with the runtime's settings.
     :param force: make everything anew even though the same inputs were worked on before. ``"true"`` from a template
         counts as True.
     """
 
     step: ClassVar[str]
     record_type: type[RecordT]
+    _running: Runtime | None = None
 
-    template_fields: Sequence[str] = ("experiment", "force")
+    template_fields: Sequence[str] = ("experiment", "runtime", "force")
     operator_extra_links = (MLflowRunLink(), ModelVersionLink(), ReportLink())
     ui_color = "#e8f1fa"
 
@@ -46,7 +49,7 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         *,
         experiment: str | None = None,
         mlflow_conn_id: str = MLflowHook.default_conn_name,
-        runtime: str = "inline",
+        runtime: str | Mapping[str, Any] = "inline",
         force: bool | str = False,
         **kwargs: Any,
     ) -> None:
@@ -72,13 +75,16 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         """Run the step and return its record."""
         # Imported here: runtimes load the steps, which a DAG file being parsed does not need.
         from airflow_mlops.hooks.storage import storage_access
-        from airflow_mlops.runtimes import RUNTIMES
+        from airflow_mlops.runtimes import make_runtime
+        from airflow_mlops.spec.model import RuntimeSpec
         from airflow_mlops.steps.base import Access
 
         hook = MLflowHook(self.mlflow_conn_id)
         try:
             server = hook.server()
-            record = RUNTIMES.load(self.runtime)().run(
+            where = RuntimeSpec.model_validate(self.runtime)
+            self._running = make_runtime(where.name, where.settings)
+            record = self._running.run(
                 self._request(context), Access(server=server, login=hook.login(), storage=storage_access)
             )
         except VerdictError as exc:
@@ -92,6 +98,11 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         self.announce(record, context)
         self.judge(record)
         return published
+
+    def on_kill(self) -> None:
+        """Stop what the runtime started: nothing of a killed task goes on."""
+        if self._running is not None:
+            self._running.stop()
 
     def _request(self, context: Context) -> Any:
         from airflow_mlops.steps.base import RunInfo, StepRequest

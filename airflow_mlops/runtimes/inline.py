@@ -12,3 +12,6 @@ class InlineRuntime:
     def run(self, request: StepRequest, access: Access) -> Record:
         """Run the step here."""
         return perform(request, access)
+
+    def stop(self) -> None:
+        """Do nothing: what ends the task ends the step."""

@@ -134,14 +134,63 @@ class RuleSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ApprovalSpec(Strict):
+    """Whether a person must say yes to a candidate that passed every rule."""
+
+    when: Literal["never", "first_model", "always"] = "never"
+    timeout_hours: float = Field(default=72.0, gt=0, description="After this long without an answer it is a hold.")
+    assignees: tuple[str, ...] = Field(
+        default=(), description="Airflow user names who may answer in Airflow's page; none: whoever may."
+    )
+
+
 class GateSpec(Strict):
     """When a candidate may become champion."""
 
     rules: tuple[RuleSpec, ...] = Field(min_length=1)
+    approval: ApprovalSpec = ApprovalSpec()
     mode: Literal["enforce", "dry_run"] = Field(
         default="enforce", description="dry_run: decide, register and say, but never move the alias."
     )
     on_hold: Literal["skip", "fail"] = "skip"
+
+
+class ServingSpec(Strict):
+    """How the logged model is tried in a fresh interpreter before it can be promoted."""
+
+    check: bool = True
+    env: Literal["installed", "build"] = Field(
+        default="installed",
+        description="installed: the worker's own libraries, compared with the recorded ones; build: an environment "
+        "made from the model's requirements, which takes minutes and downloads them.",
+    )
+    timeout_seconds: float = Field(default=120.0, gt=0, description="For loading and scoring, not for building.")
+    memory_mb: int = Field(default=4096, gt=0, description="Largest resident memory of the interpreter, in MiB.")
+    repeats: int = Field(default=20, ge=1, le=10_000, description="Calls that are timed after a first one.")
+    build_timeout_seconds: float = Field(default=1800.0, gt=0)
+
+
+class RuntimeSpec(BaseModel):
+    """Where a step's body runs: a runtime's name and, beside it, the runtime's own settings."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    name: str = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def written(self) -> str | dict[str, Any]:
+        """Return the shortest form that reads as the same: the name alone where there are no settings."""
+        return {"name": self.name, **self.settings} if self.settings else self.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what is written beside ``name``."""
+        return dict(self.model_extra or {})
 
 
 class PromotionSpec(Strict):
@@ -149,6 +198,11 @@ class PromotionSpec(Strict):
 
     registered_model: str | None = Field(default=None, min_length=1, description="Default: the model's name.")
     alias: Name = "champion"
+    mlflow_conn_id: str | None = Field(
+        default=None,
+        description="Connection of the tasks that register and promote; default: the model's own. Give only its user "
+        "write access to the registered model, and nobody else can move the alias.",
+    )
 
 
 class ScheduleSpec(Strict):
@@ -204,11 +258,15 @@ class ModelSpec(Strict):
     tags: tuple[str, ...] = ()
     experiment: str | None = Field(default=None, description="MLflow experiment; default: the model's name.")
     mlflow_conn_id: str = "mlflow_default"
-    runtime: str = "inline"
+    runtime: RuntimeSpec = RuntimeSpec(name="inline")
+    step_runtimes: dict[str, RuntimeSpec] = Field(
+        default_factory=dict, description="Another runtime for single steps, by the step's name: train, validate ..."
+    )
     data: DataSpec
     contract: ContractSpec
     train: TrainSpec
     evaluation: EvaluationSpec
+    serving: ServingSpec = ServingSpec()
     gate: GateSpec
     promotion: PromotionSpec = PromotionSpec()
     schedule: ScheduleSpec = ScheduleSpec()

@@ -39,7 +39,18 @@ STEPS = Registry(
     "steps",
     {
         name: f"airflow_mlops.steps.{name}:{name.capitalize()}Step"
-        for name in ("plan", "snapshot", "validate", "train", "evaluate", "gate", "register", "promote", "rollback")
+        for name in (
+            "plan",
+            "snapshot",
+            "validate",
+            "train",
+            "evaluate",
+            "serving",
+            "gate",
+            "register",
+            "promote",
+            "rollback",
+        )
     },
 )
 
