@@ -29,6 +29,7 @@ INPUT_DIGEST = "airflow_mlops.input_digest"
 STEP = "airflow_mlops.step"
 SUPERSEDED_BY = "airflow_mlops.superseded_by"
 DUPLICATE_OF = "airflow_mlops.duplicate_of"
+REUSED_FROM = "airflow_mlops.reused_from"
 FORCED = "airflow_mlops.forced"
 ERROR = "airflow_mlops.error"
 FAILING = "airflow_mlops.failing"
@@ -77,6 +78,30 @@ def find_runs(client: MlflowClient, experiment: str, key: str) -> list[Run]:
         (run for run in runs if DUPLICATE_OF not in run.data.tags),
         key=lambda run: (SUPERSEDED_BY in run.data.tags, run.info.start_time, run.info.run_id),
     )
+
+
+def find_finished(client: MlflowClient, experiment: str, step: str, input_digest: str, most: int = 10) -> list[Run]:
+    """Return the finished runs of a step that worked on these inputs, whatever their key: the newest first.
+
+    The newest, because a rebuild that somebody forced is what they want from then on.
+    """
+    found = client.search_runs(
+        [experiment],
+        filter_string=f"tags.`{STEP}` = '{step}' AND tags.`{INPUT_DIGEST}` = '{input_digest}' "
+        f"AND attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+        max_results=most,
+    )
+    return [run for run in found if DUPLICATE_OF not in run.data.tags]
+
+
+def mark_reused(client: MlflowClient, run: Run, origin: str) -> None:
+    """Show on a run that its record is another task's result.
+
+    :param origin: the key of the task that made it.
+    """
+    client.set_tag(run.info.run_id, REUSED_FROM, cut(origin))
+    client.set_tag(run.info.run_id, "mlflow.note.content", f"Reused: made by the task `{cut(origin)}`.")
 
 
 def get_or_create_run(

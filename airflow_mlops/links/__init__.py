@@ -11,20 +11,31 @@ if TYPE_CHECKING:
 
 
 class _StoredLink(BaseOperatorLink):
-    """A link whose address the task itself pushed to XCom while it ran."""
+    """A link whose address the task itself pushed to XCom while it ran.
+
+    When a task ends, Airflow 3 asks every link for its address in the task's own process. The operator still knows,
+    and an address that was never stored need not be asked for, which Airflow logs as an error.
+    """
 
     name: ClassVar[str]
     key: ClassVar[str]
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return the stored address, or an empty string (no button) where the task did not get that far."""
+        known: dict[str, str] | None = getattr(operator, "link_addresses", None)
+        if known is not None:
+            return known.get(self.key, "")
         return XCom.get_value(key=self.key, ti_key=ti_key) or ""
 
     @classmethod
     def store(cls, context: Context, address: str | None) -> None:
         """Push the address; nothing for an empty one."""
-        if address:
-            context["ti"].xcom_push(key=cls.key, value=address)
+        if not address:
+            return
+        context["ti"].xcom_push(key=cls.key, value=address)
+        known = getattr(context.get("task"), "link_addresses", None)
+        if known is not None:
+            known[cls.key] = address
 
 
 class MLflowRunLink(_StoredLink):
@@ -46,3 +57,10 @@ class ReportLink(_StoredLink):
 
     name = "Report"
     key = "report_link"
+
+
+class ReusedFromLink(_StoredLink):
+    """The Airflow task whose result this one took over instead of making it again."""
+
+    name = "Reused from"
+    key = "reused_from_link"

@@ -10,8 +10,8 @@ from airflow_mlops.core.keys import TaskKey
 from airflow_mlops.core.records import Record
 from airflow_mlops.errors import VerdictError
 from airflow_mlops.hooks.mlflow import MLflowHook
-from airflow_mlops.links import MLflowRunLink, ModelVersionLink, ReportLink
-from airflow_mlops.operators.context import dag_run_url
+from airflow_mlops.links import MLflowRunLink, ModelVersionLink, ReportLink, ReusedFromLink
+from airflow_mlops.operators.context import dag_run_url, task_page
 
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
@@ -39,9 +39,11 @@ class StepOperator(BaseOperator, Generic[RecordT]):
     step: ClassVar[str]
     record_type: type[RecordT]
     _running: Runtime | None = None
+    #: What the links store while the task runs; None before.
+    link_addresses: dict[str, str] | None = None
 
     template_fields: Sequence[str] = ("experiment", "runtime", "force")
-    operator_extra_links = (MLflowRunLink(), ModelVersionLink(), ReportLink())
+    operator_extra_links = (MLflowRunLink(), ModelVersionLink(), ReportLink(), ReusedFromLink())
     ui_color = "#e8f1fa"
 
     def __init__(
@@ -79,6 +81,7 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         from airflow_mlops.spec.model import RuntimeSpec
         from airflow_mlops.steps.base import Access
 
+        self.link_addresses = {}
         hook = MLflowHook(self.mlflow_conn_id)
         try:
             server = hook.server()
@@ -95,6 +98,10 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         # A task that skips or fails has no return value, and its reasons are then wanted most.
         context["ti"].xcom_push(key="return_value", value=published)
         self._store_links(record, server, context)
+        if origin := getattr(record, "reused_from", ""):
+            self.log.info("Reused: the task %s made this; force=true on the run makes it anew.", origin)
+            context["ti"].xcom_push(key="reused_from", value=origin)
+            ReusedFromLink.store(context, task_page(origin))
         self.announce(record, context)
         self.judge(record)
         return published

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -24,15 +25,35 @@ def run_type(dag_run: Any) -> str:
 
 def dag_run_url(context: Context) -> str | None:
     """Return the address of the run's page, or None where Airflow does not know its own address."""
+    ti = context["ti"]
+    return _page(ti.dag_id, ti.run_id)
+
+
+def task_page(key: str) -> str | None:
+    """Return the address of the page of the task that a key names.
+
+    :param key: as :class:`airflow_mlops.core.keys.TaskKey` writes it. None comes back for a key of another form, such
+        as that of a run on the command line, and where Airflow does not know its own address.
+    """
+    dag_id, _, rest = key.partition("/")
+    run_id, task_id, map_index = rest.rsplit("/", 2) if rest.count("/") >= 2 else ("", "", "")
+    if not run_id or not re.fullmatch(r"-?\d+", map_index):
+        return None
+    return _page(dag_id, run_id, task_id, int(map_index))
+
+
+def _page(dag_id: str, run_id: str, task_id: str = "", map_index: int = -1) -> str | None:
     from airflow_mlops.compat import AIRFLOW_3, conf
 
-    ti = context["ti"]
     base = conf.get("api", "base_url", fallback="") if AIRFLOW_3 else conf.get("webserver", "base_url", fallback="")
     if not base:
         return None
-    page = f"dags/{quote(ti.dag_id, safe='')}"
-    run = quote(ti.run_id, safe="")
-    return f"{base.rstrip('/')}/{page}/runs/{run}" if AIRFLOW_3 else f"{base.rstrip('/')}/{page}/grid?dag_run_id={run}"
+    dag, run, task = (quote(part, safe="") for part in (dag_id, run_id, task_id))
+    if not AIRFLOW_3:
+        chosen = f"&task_id={task}" if task else ""
+        return f"{base.rstrip('/')}/dags/{dag}/grid?dag_run_id={run}{chosen}"
+    mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
+    return f"{base.rstrip('/')}/dags/{dag}/runs/{run}" + (f"/tasks/{task}{mapped}" if task else "")
 
 
 def last_complete_interval(context: Context, *, cron: str, timezone: str) -> Window:

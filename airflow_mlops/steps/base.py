@@ -151,6 +151,9 @@ class Step(Generic[PayloadT, RecordT]):
     """One kind of work. Subclasses name themselves and their payload and record, and fill in two methods."""
 
     name: ClassVar[str]
+    #: Whether another task's finished result of the same input digest serves as well. Its record then needs a field
+    #: ``reused_from``, and its inputs must not cover what only says which run it belongs to.
+    reusable: ClassVar[bool] = False
     payload_type: type[PayloadT]
     record_type: type[RecordT]
 
@@ -212,6 +215,7 @@ def perform(request: StepRequest, access: Access) -> Record:
             return adopted
         if existed:
             runs.resume(client, run)
+        reused = None if request.force else _reused(step, digest, experiment, payload, client, access)
         with (
             _marked_failed_on_error(client, run.info.run_id, parent.info.run_id),
             tempfile.TemporaryDirectory() as folder,
@@ -226,8 +230,10 @@ def perform(request: StepRequest, access: Access) -> Record:
                 input_digest=digest,
                 folder=Path(folder),
             )
-            record: Record = step.run(payload, work)
+            record: Record = step.run(payload, work) if reused is None else reused
             work.log_json(record.to_xcom(), runs.RECORD_FILE)
+        if reused is not None:
+            runs.mark_reused(client, run, getattr(record, "reused_from", ""))
         if record.is_failure:
             client.set_tag(run.info.run_id, runs.FAILING, "true")
         client.set_terminated(run.info.run_id, "FINISHED")
@@ -267,6 +273,28 @@ def _adopt(step: Step[Any, Any], run: Any, payload: Any, client: MlflowClient, a
         )
         return None
     return record if step.recheck(record, payload, client, access) else None
+
+
+def _reused(
+    step: Step[Any, Any], digest: str, experiment: str, payload: Any, client: MlflowClient, access: Access
+) -> Record | None:
+    """Return the result of the newest finished run of the same step and inputs, whatever task made it."""
+    if not step.reusable:
+        return None
+    for earlier in runs.find_finished(client, experiment, step.name, digest):
+        record = _adopt(step, earlier, payload, client, access)
+        if record is None or record.is_failure:
+            continue
+        # A result that was itself reused names the task that made it, not the one in between.
+        origin = getattr(record, "reused_from", "") or earlier.data.tags.get(runs.KEY, "")
+        log.info(
+            "Nothing to do: task %s made this from the same code, parameters, data and environment (MLflow run %s), "
+            "and its result still exists. Force a rebuild with the run's parameter `force`.",
+            origin,
+            earlier.info.run_id,
+        )
+        return record.model_copy(update={"reused_from": origin})
+    return None
 
 
 def _earlier_twin(mine: list[Run], run: Run) -> Run | None:

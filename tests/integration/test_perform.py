@@ -54,16 +54,35 @@ class NoteStep(Step[NotePayload, Note]):
         return Note(text=payload.text, run_id=work.run_id, verdict=payload.verdict)
 
 
+class SharedNote(Note, schema="shared-note/1"):
+    reused_from: str = ""
+
+
+class SharedNoteStep(NoteStep):
+    """A note that serves other tasks as well, for as long as nobody has put a file where NOTE_GONE says."""
+
+    name = "shared_note"
+    reusable = True
+    record_type = SharedNote
+
+    def run(self, payload: NotePayload, work: Work) -> SharedNote:
+        return SharedNote(**super().run(payload, work).model_dump())
+
+    def recheck(self, record: Any, payload: NotePayload, client: Any, access: Any) -> bool:
+        return not Path(os.environ.get("NOTE_GONE", "/nowhere")).exists()
+
+
 @pytest.fixture
 def ask(mlflow_server: MLflowServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Perform a note in a run of this test's own."""
     monkeypatch.setitem(STEPS.builtins, "note", f"{NoteStep.__module__}:NoteStep")
+    monkeypatch.setitem(STEPS.builtins, "shared_note", f"{NoteStep.__module__}:SharedNoteStep")
     key = f"notes/{uuid.uuid4().hex}"
     run = RunInfo(key=key, name="notes", experiment="perform")
     access = Access(server=TrackingServer(tracking_uri=mlflow_server.uri))
 
-    def ask(text: str, task: str = "t", *, force: bool = False, **payload: Any) -> Note:
-        request = StepRequest(step="note", key=f"{key}/{task}", run=run, payload={"text": text, **payload}, force=force)
+    def ask(text: str, task: str = "t", *, step: str = "note", force: bool = False, **payload: Any) -> Any:
+        request = StepRequest(step=step, key=f"{key}/{task}", run=run, payload={"text": text, **payload}, force=force)
         record = perform(request, access)
         assert isinstance(record, Note)
         return record
@@ -106,6 +125,50 @@ def test_force_makes_it_anew_and_later_readers_get_the_new_one(ask: Any) -> None
     assert forced.run_id != first.run_id
     assert tags(ask, first.run_id)[runs.SUPERSEDED_BY] == forced.run_id
     assert ask("a") == forced
+
+
+def shared(ask: Any, text: str, task: str, **more: Any) -> SharedNote:
+    record = ask(f"{ask.key} {text}", task, step="shared_note", **more)
+    assert isinstance(record, SharedNote)
+    return record
+
+
+def test_a_reusable_step_takes_what_another_task_made(ask: Any) -> None:
+    made, reused, third = shared(ask, "a", "one"), shared(ask, "a", "two"), shared(ask, "a", "three")
+
+    assert not made.reused_from
+    assert reused.run_id == made.run_id
+    # Both name the task that did the work, not the one in between.
+    assert reused.reused_from == third.reused_from == f"{ask.key}/one"
+    shown = runs.find_runs(ask.client, experiment(ask), f"{ask.key}/two")[0]
+    assert shown.data.tags[runs.REUSED_FROM] == f"{ask.key}/one"
+    assert shown.info.status == "FINISHED"
+    assert shared(ask, "a", "two") == reused
+
+
+def test_other_inputs_a_failure_and_a_result_that_is_gone_are_not_reused(
+    ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shared(ask, "a", "one")
+    shared(ask, "bad", "one", verdict="broken")
+
+    assert not shared(ask, "b", "two").reused_from
+    assert not shared(ask, "bad", "two", verdict="broken").reused_from
+    monkeypatch.setenv("NOTE_GONE", str(tmp_path))
+    anew = shared(ask, "a", "three")
+    assert not anew.reused_from
+    assert anew.run_id != made.run_id
+
+
+def test_force_rebuilds_and_the_rebuilt_result_is_what_others_take(ask: Any) -> None:
+    made = shared(ask, "a", "one")
+    rebuilt = shared(ask, "a", "two", force=True)
+    later = shared(ask, "a", "three")
+
+    assert not rebuilt.reused_from
+    assert rebuilt.run_id != made.run_id
+    assert later.run_id == rebuilt.run_id
+    assert later.reused_from == f"{ask.key}/two"
 
 
 def test_a_failed_attempt_is_continued(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,20 @@ from typing import Any
 
 import pytest
 
-from airflow_mlops import GateModelOperator, PromoteModelOperator, TrackingServer, ValidateDataOperator
+from airflow_mlops import (
+    GateModelOperator,
+    PromoteModelOperator,
+    TrackingServer,
+    TrainModelOperator,
+    ValidateDataOperator,
+)
 from airflow_mlops.compat import AirflowFailException, AirflowSkipException, AssetAlias
 from airflow_mlops.core.records import DatasetVersion, GateDecision, Promotion, TrainedModel, ValidationReport
 from airflow_mlops.errors import InvalidSpecError, TrackingUnavailableError
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.operators.base import as_bool
+from airflow_mlops.operators.context import task_page
+from airflow_mlops.runtimes import RUNTIMES
 from airflow_mlops.runtimes.inline import InlineRuntime
 
 DATASET = DatasetVersion(
@@ -188,3 +196,64 @@ def test_asset_events_say_something_new(
     for name, extra in emitted:
         assert name == "m_champion"
         assert (extra["model"], extra["version"], extra["entry"]) == ("m", 2, 7)
+
+
+def test_a_reused_result_is_shown_with_the_task_that_made_it(
+    run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080")
+    train = TrainModelOperator(
+        task_id="t", validation={"dataset": {}}, train={}, code_path="/c", data={}, task="binary", model_name="m"
+    )
+    model = decision("promote").model.model_copy(
+        update={"reused_from": "train_m/manual__2013-07-01T00:00:00+00:00/train/-1"}
+    )
+
+    pushed, _ = run(train, model)
+
+    page = "http://airflow:8080/dags/train_m/runs/manual__2013-07-01T00%3A00%3A00%2B00%3A00/tasks/train"
+    assert pushed["reused_from"] == "train_m/manual__2013-07-01T00:00:00+00:00/train/-1"
+    assert pushed["reused_from_link"] == page
+    fresh, _ = run(train, decision("promote").model)
+    assert "reused_from" not in fresh
+
+
+@pytest.mark.parametrize(
+    ("key", "page"),
+    [
+        pytest.param("d/r/t/-1", "http://airflow:8080/dags/d/runs/r/tasks/t", id="plain"),
+        pytest.param("d/r/t/3", "http://airflow:8080/dags/d/runs/r/tasks/t/mapped/3", id="mapped"),
+        pytest.param("d/a/b/g.t/-1", "http://airflow:8080/dags/d/runs/a%2Fb/tasks/g.t", id="a slash in the run's id"),
+        pytest.param("override/m/abc", None, id="not a task's key"),
+        pytest.param("", None, id="empty"),
+    ],
+)
+def test_a_key_leads_to_its_task_s_page(monkeypatch: pytest.MonkeyPatch, key: str, page: str | None) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080")
+
+    assert task_page(key) == page
+
+
+class StuckRuntime:
+    """Runs until it is stopped, and remembers that it was."""
+
+    stopped = 0
+
+    def run(self, request: Any, access: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        StuckRuntime.stopped += 1
+
+
+def test_killing_the_task_stops_what_its_runtime_started(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES.builtins, "stuck", f"{__name__}:StuckRuntime")
+    monkeypatch.setattr("airflow_mlops.runtimes.make_runtime", lambda name, settings: StuckRuntime())
+    operator = ValidateDataOperator(task_id="t", dataset={}, contract="c.yaml", data={"uri": "u"}, runtime="stuck")
+    operator.on_kill()  # nothing runs yet
+
+    with pytest.raises(KeyboardInterrupt):
+        run(operator, None)
+    operator.on_kill()
+
+    assert StuckRuntime.stopped == 1
