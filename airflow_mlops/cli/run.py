@@ -26,6 +26,8 @@ def add_verb(subparsers: Any) -> None:
     parser.add_argument("--reason", default="run on the command line", help="why; kept in MLflow and in the ledger")
     parser.add_argument("--author", default=None, help="who; default: you")
     parser.add_argument("--no-promote", action="store_true", help="stop after the gate: register and move nothing")
+    parser.add_argument("--profile", help="where it runs, such as dev; default: AIRFLOW_MLOPS_PROFILE")
+    parser.add_argument("--owner", help="whose it is, part of names outside prod; default: AIRFLOW_MLOPS_OWNER")
     parser.add_argument("--force", action="store_true", help="make everything anew")
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
     add_access_options(parser)
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{task:28} {summary(record)}", file=sys.stderr)
 
     outcome = run_training(
-        load_spec(args.spec),
+        load_spec(args.spec, profile=args.profile, owner=args.owner),
         window=parse_window(args.window[0], args.window[1], "--window"),
         access=resolve_access(args),
         train_length=args.train_length,

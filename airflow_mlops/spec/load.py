@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,11 +14,17 @@ from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.spec.model import ModelSpec
 from airflow_mlops.spec.yaml_lines import load_yaml
 
+PROFILE_VARIABLE = "AIRFLOW_MLOPS_PROFILE"
+OWNER_VARIABLE = "AIRFLOW_MLOPS_OWNER"
 
-def load_spec(path: str | Path) -> ModelSpec:
+
+def load_spec(path: str | Path, *, profile: str | None = None, owner: str | None = None) -> ModelSpec:
     """Return the specification in the file ``path``.
 
     :param path: a YAML or JSON file; relative paths in it start from its folder.
+    :param profile: where it runs, such as ``dev``; None: the environment variable ``AIRFLOW_MLOPS_PROFILE``, else what
+        the file says. Outside ``prod``, names carry profile and owner.
+    :param owner: whose it is; None: the environment variable ``AIRFLOW_MLOPS_OWNER``, else what the file says.
     :raises InvalidSpecError: it cannot be read or is not valid; each mistake is named with file, line and key.
     """
     file = Path(path)
@@ -29,10 +36,21 @@ def load_spec(path: str | Path) -> ModelSpec:
         )
     if "folder" in data:
         raise InvalidSpecError(f"{file}, line {line_of(('folder',))}: 'folder' is set by the loader; remove it.")
+    given = {
+        "profile": profile or os.environ.get(PROFILE_VARIABLE),
+        "owner": owner or os.environ.get(OWNER_VARIABLE),
+    }
+    chosen = {key: value for key, value in given.items() if value}
+
+    def place(location: tuple[Any, ...]) -> str:
+        if location[:1] and location[0] in chosen:
+            return f"{file}, with {location[0]} {chosen[location[0]]!r} given by argument or environment variable"
+        return f"{file}, line {line_of(location)}"
+
     try:
-        return ModelSpec.model_validate({**data, "folder": file.resolve().parent})
+        return ModelSpec.model_validate({**data, **chosen, "folder": file.resolve().parent})
     except ValidationError as exc:
-        mistakes = [f"{file}, line {line_of(error['loc'])}: {_sentence(error)}" for error in exc.errors()]
+        mistakes = [f"{place(error['loc'])}: {_sentence(error)}" for error in exc.errors()]
         raise InvalidSpecError("\n".join(mistakes)) from exc
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_mlops import Access, TrackingServer, Window, load_spec, run_training
 from airflow_mlops.cli import main
+from tests.support.small_model import write_small_model
 
 if TYPE_CHECKING:
     from tests.support.mlflow_server import MLflowServer
@@ -18,47 +19,10 @@ if TYPE_CHECKING:
 FEBRUARY = Window(start="2024-02-01", end="2024-03-01")
 MARCH = Window(start="2024-03-01", end="2024-04-01")
 
-SPEC = """
-name: {name}
-data: {{uri: rows.parquet, event_time: at}}
-contract: {{path: contract.yaml}}
-train:
-  function: team:train
-  serialization: cloudpickle
-  target: y
-  window: {{length: 1 month}}
-evaluation: {{task: binary, metrics: [roc_auc], bootstrap_draws: 200}}
-gate:
-  rules:
-    - {{rule: at_least, metric: roc_auc, value: 0.6}}
-    - {{rule: no_worse_than_champion, metric: roc_auc, margin: 0.05, evidence: harm}}
-"""
-
-TEAM = """
-def train(data, target, *, weights, parameters, seed):
-    print("a team's own print")
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression().fit(data, target)
-"""
-
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Any:
-    import numpy as np
-    import pandas as pd
-
-    generator = np.random.default_rng(0)
-    at = pd.date_range("2024-01-01", "2024-04-01", periods=3000, inclusive="left", tz="UTC")
-    x = generator.normal(size=len(at))
-    y = (x + generator.normal(size=len(at)) > 0).astype(int)
-    pd.DataFrame({"at": at, "x": x, "y": y}).to_parquet(tmp_path / "rows.parquet")
-    (tmp_path / "team.py").write_text(TEAM)
-    (tmp_path / "contract.yaml").write_text(
-        "expectations: [{type: expect_column_values_to_not_be_null, kwargs: {column: y}}]"
-    )
-    (tmp_path / "spec.yaml").write_text(SPEC.format(name=f"plain_{uuid.uuid4().hex[:8]}"))
-    return load_spec(tmp_path / "spec.yaml")
+    return load_spec(write_small_model(tmp_path, f"plain_{uuid.uuid4().hex[:8]}"))
 
 
 def test_a_window_is_run_once_and_the_next_is_compared(
@@ -67,7 +31,7 @@ def test_a_window_is_run_once_and_the_next_is_compared(
     access = Access(server=TrackingServer(tracking_uri=mlflow_server.uri))
 
     first = run_training(spec, window=FEBRUARY, access=access)
-    words = ["run", str(spec.folder / "spec.yaml"), "--window", "2024-02-01", "2024-03-01", "--json"]
+    words = ["run", str(spec.folder / f"{spec.name}.yaml"), "--window", "2024-02-01", "2024-03-01", "--json"]
     capsys.readouterr()
     assert main([*words, "--tracking-uri", mlflow_server.uri]) == 0
     again = json.loads(capsys.readouterr().out)
