@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.models.dagbag import DagBag as DagBag
+    from airflow.providers.standard.operators.hitl import HITLOperator as HITLOperator
     from airflow.sdk import DAG as DAG
     from airflow.sdk import Asset as Asset
     from airflow.sdk import AssetAlias as AssetAlias
@@ -87,6 +88,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
         "airflow.sdk:DeltaDataIntervalTimetable",
         "airflow.timetables.interval:DeltaDataIntervalTimetable",
     ),
+    "HITLOperator": ("airflow.providers.standard.operators.hitl:HITLOperator",),  # from Airflow 3.1 on
     "Label": ("airflow.sdk:Label", "airflow.utils.edgemodifier:Label"),
     "Metadata": ("airflow.sdk:Metadata", "airflow.datasets.metadata:Metadata"),
     "Param": ("airflow.sdk:Param", "airflow.models.param:Param"),

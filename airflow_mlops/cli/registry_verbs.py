@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.access import add_access_options, current_user, resolve_access
 from airflow_mlops.cli.output import emit
+from airflow_mlops.core.ledger import DECISIONS
 from airflow_mlops.errors import InvalidSpecError
+
+#: Airflow cannot be told from outside that its question was answered; see ``ApproveModelOperator``.
+_WAKING = "(An Airflow task that still asks goes by this, whatever is answered there.)"
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from airflow_mlops.core.records import Promotion
     from airflow_mlops.engines.alias_moves import Wish
+    from airflow_mlops.engines.approvals import Waiting
     from airflow_mlops.engines.registry import History, HistoryLine
     from airflow_mlops.steps.base import Access
 
@@ -28,18 +33,25 @@ def add_verbs(subparsers: Any) -> None:
 
     promoted = subparsers.add_parser(
         "promote",
-        help="record an alias (--adopt), or make a version champion without evidence (--override)",
+        help="approve or reject a candidate that waits, record an alias (--adopt), or --override the gate",
         description="The training DAG promotes by itself. This verb is for what only a person can decide; it is "
         "recorded in the promotion ledger with author and reason.",
     )
     _common(promoted)
-    promoted.add_argument("version", type=int, nargs="?", help="the version to promote; with --override")
+    promoted.add_argument(
+        "version",
+        type=int,
+        nargs="?",
+        help="the version to decide on; needed with --override, and where several wait for approval",
+    )
     promoted.add_argument(
         "--candidate",
         metavar="RUN",
         help="with --override, instead of VERSION: register the model that this gate run (an MLflow run id) judged",
     )
     act = promoted.add_mutually_exclusive_group()
+    act.add_argument("--approve", action="store_true", help="approve VERSION, which waits for it, and promote it")
+    act.add_argument("--reject", action="store_true", help="reject VERSION, which waits for approval; nothing moves")
     act.add_argument("--adopt", action="store_true", help="record the version that the alias names now")
     act.add_argument("--override", action="store_true", help="make VERSION champion whatever the gate says")
     _audited(promoted)
@@ -64,17 +76,23 @@ def run_history(args: argparse.Namespace) -> int:
 
 
 def run_promote(args: argparse.Namespace) -> int:
-    """Adopt or override; 0 when the ledger recorded it and the alias agrees.
+    """Approve, reject, adopt or override; 0 when the ledger recorded it and the alias agrees.
 
-    :raises InvalidSpecError: neither or a wrong mixture was asked for.
+    :raises InvalidSpecError: nothing or a wrong mixture was asked for.
     """
     from airflow_mlops.engines.alias_moves import adopt, override
     from airflow_mlops.engines.tracking import connected
 
-    if not args.adopt and not args.override:
+    if not (args.adopt or args.override or args.approve or args.reject):
         raise InvalidSpecError(
-            "Say what to do: --adopt records the version that the alias names now; VERSION --override makes a version "
-            "champion without evidence. A candidate with evidence is promoted by its training run."
+            "Say what to do: --approve promotes a candidate that waits for approval, --reject turns it down; --adopt "
+            "records the version that the alias names now; VERSION --override makes a version champion without "
+            "evidence. Any other candidate is promoted by its training run."
+        )
+    if args.candidate is not None and not args.override:
+        raise InvalidSpecError(
+            "--candidate goes with --override only: a candidate that was never registered has nothing to approve, "
+            "reject or adopt. To decide on a registered version write its number after the name."
         )
     if args.override and (args.version is None) == (args.candidate is None):
         raise InvalidSpecError(
@@ -89,6 +107,8 @@ def run_promote(args: argparse.Namespace) -> int:
     access = resolve_access(args)
     with connected(access.server, access.login) as client:
         wish = _wish(args)
+        if args.approve or args.reject:
+            return _decide(client, args, wish)
         if args.adopt:
             record = adopt(client, wish)
         else:
@@ -105,6 +125,24 @@ def run_rollback(args: argparse.Namespace) -> int:
     with connected(access.server, access.login) as client:
         record = rollback(client, _wish(args))
     return _tell(record, args)
+
+
+def _decide(client: MlflowClient, args: argparse.Namespace, wish: Wish) -> int:
+    """Approve or reject a candidate; 0 when an approved one is champion, or the rejection is recorded."""
+    from airflow_mlops.engines.approvals import approve, reject, the_one_waiting
+
+    number = args.version if args.version is not None else the_one_waiting(client, args.name, args.alias)
+    if args.reject:
+        approval = reject(client, wish, number)
+        emit(json.dumps(approval.to_xcom(), indent=1) if args.json else f"rejected: {approval.sentence} {_WAKING}")
+        return 0
+    found, record = approve(client, wish, number)
+    if args.json:
+        emit(json.dumps({**record.to_xcom(), "approval": None if found is None else found.to_xcom()}, indent=1))
+    else:
+        said = "" if found is None else f" {found.sentence} {_WAKING}"
+        emit(f"{record.outcome}: {record.sentence}{said}")
+    return 0 if record.outcome == "promoted" else 1
 
 
 def _registered(client: MlflowClient, access: Access, args: argparse.Namespace, wish: Wish) -> int:
@@ -162,21 +200,31 @@ def _readable(found: History) -> str:
         lines.append(f"NEEDS ATTENTION: {found.problem}")
     elif found.alias_version != found.champion:
         lines.append(f"The alias still names {_version(found.alias_version)}; the last promotion is being applied.")
+    lines.extend(_waits(one) for one in found.waiting)
     lines.extend(_entry(line) for line in found.lines)
     return "\n".join(lines)
+
+
+def _waits(one: Waiting) -> str:
+    since = f" since {one.since:%Y-%m-%d %H:%M:%SZ}" if one.since is not None else ""
+    until = f", asked until {one.until:%Y-%m-%d %H:%M:%SZ}" if one.until is not None else ""
+    tried = "; the task that asked got no answer in time" if one.timed_out else ""
+    return f"WAITS FOR APPROVAL: version {one.version}{since}{until}{tried}."
 
 
 def _entry(line: HistoryLine) -> str:
     when = line.time.strftime("%Y-%m-%d %H:%M:%SZ") if line.time is not None else "time unknown"
     if line.to_version is None:
         return f"{line.entry:>4}  {when}  {line.status:<10}  {line.sentence}"
-    fate = line.status if line.status != "counted" or line.applied else "counted, not applied yet"
+    decision = line.action in DECISIONS
+    fate = line.status if line.status != "counted" or line.applied or decision else "counted, not applied yet"
     window = f", window {line.window}" if line.window is not None else ""
     told = "" if line.status == "counted" else f"\n      {line.sentence}"
     lacks = f"\n      not known of it: {', '.join(line.lacks)}" if line.lacks else ""
+    moved = _version(line.to_version) if decision else f"{_version(line.from_version)} -> {_version(line.to_version)}"
+    by = f"{line.author} ({line.via})" if line.via else line.author
     return (
-        f"{line.entry:>4}  {when}  {fate:<10}  {line.action} {_version(line.from_version)} -> "
-        f"{_version(line.to_version)}{window}\n      by {line.author}: {line.reason}{told}{lacks}"
+        f"{line.entry:>4}  {when}  {fate:<10}  {line.action} {moved}{window}\n      by {by}: {line.reason}{told}{lacks}"
     )
 
 

@@ -5,10 +5,15 @@ Read from the top, the first line that fits is the verdict:
 =================================================  ==================
 The champion could not be measured                 ``needs_attention``
 A rule failed or is undecided                      ``hold``
-There is no champion                               ``first_model``
 The candidate is the champion itself               ``promote``
+A person must approve (see below)                  ``needs_approval``
+There is no champion                               ``first_model``
 Every rule passed against the champion             ``promote``
 =================================================  ==================
+
+Whether a person must approve is the specification's ``gate.approval.when``: ``never``, ``first_model`` (only where
+there is no champion) or ``always``. Whoever approves is asked about a candidate that every rule passed, never about one
+that a rule holds. ``dry_run`` asks nobody, because nothing will move.
 
 So nothing is decided on missing evidence: a metric without a value, a rule that breaks, a slice that nobody could
 measure are all ``undecided`` and hold. Without a champion the comparisons pass and say so; a floor that fails still
@@ -34,6 +39,7 @@ from airflow_mlops.errors import InvalidSpecError
 log = logging.getLogger(__name__)
 
 Mode = Literal["enforce", "dry_run"]
+ApprovalWhen = Literal["never", "first_model", "always"]
 
 
 gate_rules = Registry(
@@ -44,6 +50,8 @@ gate_rules = Registry(
         "better_than_champion": "airflow_mlops.core.rules:BetterThanChampion",
         "no_worse_than_champion": "airflow_mlops.core.rules:NoWorseThanChampion",
         "slices_no_worse": "airflow_mlops.core.rules:SlicesNoWorse",
+        "latency_at_most": "airflow_mlops.core.serving_rules:LatencyAtMost",
+        "model_size_at_most": "airflow_mlops.core.serving_rules:ModelSizeAtMost",
     },
 )
 
@@ -85,9 +93,12 @@ class Decision(Frozen):
     results: tuple[RuleResult, ...]
 
 
-def decide(evidence: Evidence, rules: Sequence[GateRule], *, mode: Mode = "enforce") -> Decision:
+def decide(
+    evidence: Evidence, rules: Sequence[GateRule], *, mode: Mode = "enforce", approval: ApprovalWhen = "never"
+) -> Decision:
     """Return the verdict of ``rules`` on ``evidence``; the table at the top of this module is the whole of it.
 
+    :param approval: when a person must approve what every rule passed.
     :raises ValueError: there are no rules.
     """
     if not rules:
@@ -106,6 +117,8 @@ def decide(evidence: Evidence, rules: Sequence[GateRule], *, mode: Mode = "enfor
         verdict = "hold"
     else:
         verdict = "first_model" if evidence.champion is None else "promote"
+        if mode == "enforce" and not itself and approval in ("always", verdict):
+            verdict = "needs_approval"
     return Decision(
         verdict=verdict,
         mode=mode,
@@ -216,10 +229,12 @@ def _sentence(verdict: GateVerdict, evidence: Evidence, against: Sequence[RuleRe
         said = (
             f"The candidate is {champion} of {evidence.registered_model} already; all {count} checks on {rows} passed."
         )
-    elif verdict == "first_model":
+    elif evidence.champion is None:
         said = f"There is no champion of {evidence.registered_model} yet, and all {count} checks on {rows} passed."
     else:
         said = f"All {count} checks on {rows} passed against {champion}."
+    if verdict == "needs_approval":
+        said = f"{said} A person must approve it before it becomes {evidence.alias}."
     return f"Dry run, nothing will be promoted. {said}" if mode == "dry_run" else said
 
 

@@ -6,6 +6,10 @@ that counted, so of any number of writers who saw the same state exactly one cou
 What an entry became depends on lower numbers alone: once read, it never changes. Entry numbers are compared, not model
 versions, because after a rollback the same version serves again.
 
+What a person **decided** of a candidate that waits for approval stands in the same numbered list. Such an entry moves
+nothing and nothing follows it; of several about one version the first holds, so two people who answer at the same
+moment get one answer.
+
 Whatever no honest writer can produce (a missing number, an entry whose text no longer has its digest, an entry that
 expects one which cannot have existed) **breaks** the chain. Nothing counts after a break until a person's entry says
 that it mends it.
@@ -29,7 +33,9 @@ SCHEMA = "promotion-entry/1"
 #: alias that differs was moved by a person. Much longer than any request's budget, so that clocks may disagree.
 LATE_WRITER = timedelta(hours=1)
 
-Action = Literal["promote", "rollback", "adopt", "override"]
+Action = Literal["promote", "rollback", "adopt", "override", "approve", "reject"]
+#: The actions that say what a person decided of a candidate; they move no alias.
+DECISIONS = ("approve", "reject")
 EntryStatus = Literal["counted", "superseded", "duplicate", "broken"]
 AliasState = Literal["empty", "unadopted", "agrees", "unfinished", "gone", "moved"]
 Hand = Literal["owner", "helper"]
@@ -49,7 +55,11 @@ START = Link()
 
 
 class Body(Frozen):
-    """What an entry says. ``mends`` is set where a person's entry restarts a broken chain."""
+    """What an entry says.
+
+    :param via: through what the author acted, where that is not the author: an Airflow task or the command line.
+    :param mends: set where a person's entry restarts a broken chain.
+    """
 
     action: Action
     model: str
@@ -60,6 +70,7 @@ class Body(Frozen):
     window: Window | None = None
     train_window: Window | None = None
     author: str
+    via: str = ""
     reason: str
     evidence_uri: str | None = None
     key: str
@@ -172,6 +183,7 @@ class Ledger:
     last: Link = START
     broken: str | None = None
     _counted: tuple[Judged, ...] = field(default=(), repr=False)
+    _decisions: tuple[Judged, ...] = field(default=(), repr=False)
 
     @property
     def head(self) -> Judged | None:
@@ -201,6 +213,10 @@ class Ledger:
         """Return the entry with this number, where this alias has one."""
         return next((line for line in self.lines if line.number == number), None)
 
+    def decision(self, version: int, digest: str) -> Judged | None:
+        """Return what a person decided of this version of this model: the first such entry that holds, or None."""
+        return next((line for line in self._decisions if _about(line.body) == (version, digest)), None)
+
     def follower(self, number: int) -> Judged | None:
         """Return the entry that counted next after entry ``number`` (0: the first that counted)."""
         return next((line for line in self._counted if line.number > number), None)
@@ -224,6 +240,7 @@ def fold(model: str, alias: str, entries: Iterable[Entry]) -> Ledger:
     """
     lines: list[Judged] = []
     counted: list[Judged] = []
+    decisions: list[Judged] = []
     keys: set[str] = set()
     last, broken = START, None
     for entry in sorted(entries, key=lambda each: each.number):
@@ -242,25 +259,26 @@ def fold(model: str, alias: str, entries: Iterable[Entry]) -> Ledger:
         elif broken is not None:
             line = Judged(entry, "broken", f"It does not count, because the chain is broken before it: {broken}")
         else:
-            line = _judge(entry, entry.body, counted, keys)
+            line = _judge(entry, entry.body, counted, keys, decisions)
             if line.status == "broken":
                 broken = line.sentence
         lines.append(line)
         if line.status != "broken":
             keys.add(entry.body.key)
         if line.status == "counted":
-            counted.append(line)
-    return Ledger(model, alias, tuple(lines), last, broken, tuple(counted))
+            (decisions if entry.body.action in DECISIONS else counted).append(line)
+    return Ledger(model, alias, tuple(lines), last, broken, tuple(counted), tuple(decisions))
 
 
-def _judge(entry: Entry, body: Body, counted: Sequence[Judged], keys: set[str]) -> Judged:
+def _judge(entry: Entry, body: Body, counted: Sequence[Judged], keys: set[str], decisions: Sequence[Judged]) -> Judged:
     tail = counted[-1].entry.link if counted else START
     expects = body.expects
     if body.key in keys:
         return Judged(entry, "duplicate", "It does not count: an earlier entry has the same key.")
     if body.mends:
         return Judged(entry, "superseded", "It does not count: the chain it was to mend was mended before it.")
-    if expects == tail:
+    decision = body.action in DECISIONS
+    if expects == tail and not decision:
         return Judged(entry, "counted", f"It counts: it follows {tail}, the last that counted.")
     if expects.number >= entry.number:
         return Judged(
@@ -277,12 +295,22 @@ def _judge(entry: Entry, body: Body, counted: Sequence[Judged], keys: set[str]) 
             f"Entry {entry.number} expects {expects} with digest {expects.digest[:12]}, and no entry that counted is "
             f"that one: the ledger was changed or made again.",
         )
+    if decision:
+        first = next((line for line in decisions if _about(line.body) == _about(body)), None)
+        if first is None:
+            return Judged(entry, "counted", f"It holds: nobody decided of version {body.to_version} before.")
+        said = f"It does not hold: entry {first.number} ({describe(first)}) decided that before."
+        return Judged(entry, "superseded", said)
     winner = next(line for line in counted if line.number > expects.number)
     return Judged(
         entry,
         "superseded",
         f"It does not count: it expects {expects}, but entry {winner.number} ({describe(winner)}) followed that first.",
     )
+
+
+def _about(body: Body) -> tuple[int, str | None]:
+    return body.to_version, body.to_digest
 
 
 def _missing(first: int, last: int) -> str:

@@ -8,12 +8,12 @@ begun.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_mlops.core.ledger import Action, Body, Judged, Ledger, Link, describe, window_objection
-from airflow_mlops.core.records import ModelVersionRef, Promotion, PromotionOutcome, Window
+from airflow_mlops.core.records import Approval, ModelVersionRef, Promotion, PromotionOutcome, Window
 from airflow_mlops.engines.promotions import Survey, append, command, settle, survey
 from airflow_mlops.engines.versions import VersionFacts, check_name, facts_of, get_version
 from airflow_mlops.errors import InvalidSpecError, LedgerError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_REASON = 2_000
+#: Verdicts with which a version may become champion, the last one once a person approved.
+PROMOTABLE = ("promote", "first_model", "needs_approval")
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,28 @@ class Wish:
             )
 
 
-def promote(client: MlflowClient, wish: Wish, version: ModelVersionRef) -> Promotion:
+def promote(client: MlflowClient, wish: Wish, version: ModelVersionRef, approval: Approval | None = None) -> Promotion:
     """Make ``version`` champion if the ledger still stands where its evaluation saw it.
 
+    Whether a version that needs approval was approved is read from the ledger, never from what is handed in; the entry
+    names who approved it.
+
+    :param approval: what the approve task handed on; it must be about this version.
     :return: ``promoted``; ``superseded``: another entry followed the one the evaluation saw, it is named; ``refused``:
-        an older window, a deleted version, a verdict that lets nothing through; ``needs_attention``: a person must
-        settle something first; ``dry_run``: nothing was written, the sentence says what would have happened.
+        an older window, a deleted version, a verdict that lets nothing through, no approval; ``needs_attention``: a
+        person must settle something first; ``dry_run``: nothing was written, the sentence says what would have
+        happened.
     """
     dry = version.mode == "dry_run"
     try:
         ledger = settle(client, wish.name, wish.alias)
+        wish = _signed(wish, version, ledger)
         if not dry and ledger.by_key(wish.key) is not None:
             return _conclude(client, wish)
         facts = _found(client, wish.name, version.version)
-        objection = _objection(version, facts, ledger)
+        objection = (
+            _wrong_approval(version, approval) or _objection(version, facts, ledger) or _unapproved(version, ledger)
+        )
     except LedgerError as exc:
         sentence = _dry(str(exc)) if dry else str(exc)
         return _answer(wish, None, "dry_run" if dry else "needs_attention", sentence, version)
@@ -81,6 +91,16 @@ def promote(client: MlflowClient, wish: Wish, version: ModelVersionRef) -> Promo
         return _answer(wish, ledger, "dry_run", sentence, version)
     window = version.window or facts.window
     return _act(client, wish, ledger, "promote", facts, window=window, evidence=version.evidence_uri)
+
+
+def refusal(client: MlflowClient, wish: Wish, version: ModelVersionRef) -> Promotion | None:
+    """Return what :func:`promote` would answer even if a person approved, or None where an approval would suffice."""
+    try:
+        ledger = settle(client, wish.name, wish.alias)
+    except LedgerError as exc:
+        return _answer(wish, None, "needs_attention", str(exc), version)
+    objection = _objection(version, _found(client, version.name, version.version), ledger)
+    return None if objection is None else _answer(wish, ledger, *objection, version)
 
 
 def rollback(client: MlflowClient, wish: Wish) -> Promotion:
@@ -166,14 +186,15 @@ def _objection(
     version: ModelVersionRef, facts: VersionFacts | None, ledger: Ledger
 ) -> tuple[PromotionOutcome, str] | None:
     name, number = version.name, version.version
-    if version.verdict not in ("promote", "first_model"):
+    if version.verdict not in PROMOTABLE:
         return "refused", f"Version {number} of {name!r} has the gate verdict {version.verdict!r}: it is not promoted."
     if version.ledger_entry > ledger.number:
         return "needs_attention", (
             f"The evaluation of version {number} of {name!r} saw ledger entry {version.ledger_entry}, but the ledger "
             f"now ends at entry {ledger.number}: it was deleted or made again. Evaluate the candidate again."
         )
-    if version.ledger_entry < ledger.number:
+    head = ledger.head
+    if version.ledger_entry < ledger.number and not (head is not None and _made_champion(head, version)):
         winner = ledger.follower(version.ledger_entry)
         by = f"entry {winner.number} ({describe(winner)})" if winner is not None else f"entry {ledger.number}"
         seen = Link(number=version.ledger_entry)
@@ -189,7 +210,6 @@ def _objection(
             f"Version {number} of {name!r} is not the model that was judged: its digest is {found}, "
             f"the judged one's {version.digest[:12]}. The registered model was deleted and made again; register anew."
         )
-    head = ledger.head
     blame = window_objection(version.window, head.body.window if head is not None else None)
     if head is not None and blame is not None:
         return "refused", (
@@ -197,6 +217,54 @@ def _objection(
             f"{blame}."
         )
     return None
+
+
+def _made_champion(head: Judged, version: ModelVersionRef) -> bool:
+    """Say whether another act with the same evidence promoted this version: the task's or the command line's."""
+    body = head.body
+    same = (body.to_version, body.to_digest) == (version.version, version.digest)
+    return same and body.action == "promote" and body.expects.number == version.ledger_entry
+
+
+def _wrong_approval(version: ModelVersionRef, approval: Approval | None) -> tuple[PromotionOutcome, str] | None:
+    if approval is None:
+        return None
+    if (approval.name, approval.version) != (version.name, version.version):
+        return "refused", (
+            f"The approval handed in is about version {approval.version} of {approval.name!r}, not about version "
+            f"{version.version} of {version.name!r}. Give promote and approve the same version."
+        )
+    if approval.outcome in ("rejected", "timed_out") and version.verdict != "needs_approval":
+        return "refused", f"Version {version.version} of {version.name!r} is not promoted: {approval.sentence}"
+    return None
+
+
+def _unapproved(version: ModelVersionRef, ledger: Ledger) -> tuple[PromotionOutcome, str] | None:
+    if version.verdict != "needs_approval":
+        return None
+    decision = ledger.decision(version.version, version.digest)
+    if decision is None:
+        approve = command("promote", version.name, ledger.alias, str(version.version), "--approve")
+        return "refused", (
+            f"Version {version.version} of {version.name!r} waits for a person: every rule passed, and nobody has "
+            f"approved it yet. To approve and promote it: {approve}"
+        )
+    if decision.body.action == "reject":
+        return "refused", (
+            f"Version {version.version} of {version.name!r} was rejected by {decision.body.author} (entry "
+            f"{decision.number}): {decision.body.reason}"
+        )
+    return None
+
+
+def _signed(wish: Wish, version: ModelVersionRef, ledger: Ledger) -> Wish:
+    """Return the wish with the name and reason of who approved the version, where its verdict asked for that."""
+    decision = ledger.decision(version.version, version.digest) if version.verdict == "needs_approval" else None
+    if decision is None or decision.body.action != "approve":
+        return wish
+    who = decision.body.author
+    reason = f"approved by {who}: {decision.body.reason}"
+    return replace(wish, author=f"{who} ({wish.author})", reason=reason[:MAX_REASON])
 
 
 def _by_hand(client: MlflowClient, wish: Wish, found: Survey, action: Action, facts: VersionFacts) -> Promotion:
@@ -259,6 +327,13 @@ def _conclude(client: MlflowClient, wish: Wish) -> Promotion:
     body = line.body
     if line.status != "counted":
         winner = ledger.follower(body.expects.number) or head
+        if (winner.number, winner.body.action, body.action) == (head.number, "promote", "promote") and (
+            winner.body.to_version,
+            winner.body.to_digest,
+        ) == (body.to_version, body.to_digest):
+            # The task and the command line promoted one version at once: both wanted what now holds.
+            sentence = f"Version {body.to_version} of {wish.name!r} is {wish.alias} already, since entry {head.number}."
+            return _answer(wish, ledger, "promoted", sentence, line=winner)
         sentence = (
             f"Version {body.to_version} of {wish.name!r} did not become {wish.alias}: entry {winner.number} "
             f"({describe(winner)}) followed {body.expects} before this one, entry {line.number}."

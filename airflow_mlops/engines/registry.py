@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.ledger import EntryStatus, Judged
 from airflow_mlops.core.records import Window
+from airflow_mlops.engines.approvals import Waiting, waiting
 from airflow_mlops.engines.promotions import command, ledger_name, survey
 from airflow_mlops.engines.versions import facts_of, get_version, write_span
 from airflow_mlops.errors import LedgerError
@@ -108,6 +109,7 @@ class HistoryLine:
     from_version: int | None = None
     to_version: int | None = None
     author: str | None = None
+    via: str | None = None
     reason: str | None = None
     window: Window | None = None
     evidence_uri: str | None = None
@@ -124,7 +126,10 @@ class HistoryLine:
 
 @dataclass(frozen=True)
 class History:
-    """What was champion when, by whom and why; ``problem`` is what a person must settle, or None."""
+    """What was champion when, by whom and why, and which candidates wait for a person's approval.
+
+    :param problem: what a person must settle, or None.
+    """
 
     name: str
     alias: str
@@ -132,6 +137,7 @@ class History:
     alias_version: int | None
     lines: tuple[HistoryLine, ...]
     problem: str | None
+    waiting: tuple[Waiting, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -142,6 +148,7 @@ class History:
             "champion": self.champion,
             "alias_version": self.alias_version,
             "problem": self.problem,
+            "waiting": [one.to_json() for one in self.waiting],
             "entries": [line.to_json() for line in self.lines],
         }
 
@@ -157,6 +164,7 @@ def history(client: MlflowClient, name: str, alias: str) -> History:
         alias_version=found.version,
         lines=tuple(_line(line) for line in found.ledger.lines),
         problem=found.problem(),
+        waiting=waiting(client, found.ledger),
     )
 
 
@@ -177,6 +185,7 @@ def _line(line: Judged) -> HistoryLine:
         from_version=body.from_version,
         to_version=body.to_version,
         author=body.author,
+        via=body.via or None,
         reason=body.reason,
         window=body.window,
         evidence_uri=body.evidence_uri,

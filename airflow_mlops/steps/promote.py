@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_mlops.core.records import ModelVersionRef, Promotion
+from airflow_mlops.core.records import Approval, ModelVersionRef, Promotion
 from airflow_mlops.engines.alias_moves import Wish, promote
 from airflow_mlops.engines.promotions import DEFAULT_ALIAS, read_ledger
 from airflow_mlops.steps.base import Access, Step, StepRequest, Work
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class PromotePayload(BaseModel):
     """Which version, which alias, and who wants it why.
 
+    :param approval: what the approve task handed on; it must be about this version. Whether a version that needs
+        approval was approved is read from the promotion ledger.
     :param author: empty: the task's own key.
     :param reason: empty: the version's reason, else the gate's verdict.
     """
@@ -25,6 +27,7 @@ class PromotePayload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ModelVersionRef
+    approval: Approval | None = None
     alias: str = DEFAULT_ALIAS
     author: str = ""
     reason: str = ""
@@ -50,6 +53,7 @@ class PromoteStep(Step[PromotePayload, Promotion]):
                 key=act_key(work),
             ),
             version,
+            payload.approval,
         )
         tag_outcome(work, record)
         return record.model_copy(update={"run_id": work.run_id})

@@ -210,3 +210,45 @@ def test_rules_are_loaded_without_a_heavy_library() -> None:
 
 def test_no_worse_with_a_margin_lets_a_small_loss_through() -> None:
     assert decide(LOSES, [NoWorseThanChampion(metric="roc_auc", margin=0.02, evidence="safety")]).verdict == "promote"
+
+
+CHAMPION_ITSELF = evidence(
+    measurement(0.72, None), champion=ChampionRef(version=3, entry=5, is_candidate=True), draws=0
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "when", "verdict"),
+    [
+        pytest.param(WINS, "never", "promote", id="nobody is asked"),
+        pytest.param(WINS, "first_model", "promote", id="only of a first model, and this is none"),
+        pytest.param(WINS, "always", "needs_approval", id="better than the champion"),
+        pytest.param(ALONE, "never", "first_model", id="a first model, nobody is asked"),
+        pytest.param(ALONE, "first_model", "needs_approval", id="a first model"),
+        pytest.param(ALONE, "always", "needs_approval", id="always means a first model too"),
+        pytest.param(CHAMPION_ITSELF, "always", "promote", id="the champion itself was approved before"),
+        pytest.param(LOSES, "always", "hold", id="nobody is asked about what a rule holds"),
+        pytest.param(BROKEN, "always", "needs_attention", id="nor about what was not compared"),
+    ],
+)
+def test_when_a_person_must_approve(found: Evidence, when: Any, verdict: str) -> None:
+    assert (
+        decide(
+            found, [FLOOR, NoWorseThanChampion(metric="roc_auc", margin=0.0, evidence="harm")], approval=when
+        ).verdict
+        == verdict
+    )
+
+
+def test_needs_approval_says_what_passed_and_what_is_missing() -> None:
+    first, better = decide(ALONE, [FLOOR], approval="first_model"), decide(WINS, [FLOOR, BETTER], approval="always")
+
+    assert "no champion of flights yet, and all 1 checks on 28,119 rows" in first.sentence
+    assert "All 2 checks on 28,119 rows" in better.sentence
+    assert "champion version 3" in better.sentence
+    assert first.sentence.endswith("A person must approve it before it becomes champion.")
+    assert better.reasons == decide(WINS, [FLOOR, BETTER]).reasons
+
+
+def test_a_dry_run_asks_nobody() -> None:
+    assert decide(WINS, [FLOOR], mode="dry_run", approval="always").verdict == "promote"

@@ -440,3 +440,71 @@ def test_a_key_that_a_later_version_adds_does_not_spoil_the_digest() -> None:
     text = body("k", 3).to_text().replace('"action"', '"a_new_key":1,"action"')
 
     assert read_entry(1, text, text_digest(text)).problem is None
+
+
+# --- What people decided of candidates --------------------------------------------------------------------------------
+
+
+def decided(log: Log, said: Any, to: int, author: str = "ada", digest: str = "a") -> Entry:
+    return log.follow(f"{said}/{to}/{author}", to, action=said, author=author, to_digest=digest)
+
+
+def test_a_decision_holds_and_moves_nothing() -> None:
+    log = served(1)
+    decided(log, "approve", 2)
+
+    ledger = log.fold()
+    decision = ledger.decision(2, "a")
+    assert decision is not None
+    assert (decision.number, decision.body.author, decision.status) == (2, "ada", "counted")
+    assert (ledger.number, ledger.head.body.to_version if ledger.head else None) == (1, 1)
+    assert alias_state(ledger, 1, now=NOW) == "agrees"
+    assert ledger.decision(2, "another model under that number") is None
+    assert ledger.decision(3, "a") is None
+
+
+def test_a_promotion_follows_over_a_decision() -> None:
+    log = Log()
+    decided(log, "approve", 1)
+    log.follow("promote", 1)
+    decided(log, "reject", 2)
+    log.follow("promote again", 3)
+
+    assert log.statuses() == ["counted"] * 4
+    assert [line.number for line in log.fold().counted] == [2, 4]
+    assert log.fold().previous() is not None
+
+
+def test_of_two_who_decide_at_once_the_first_holds_and_is_named() -> None:
+    log = served(1)
+    seen = log.fold().tail
+    log.add(body("reject/2/ada", 2, seen, action="reject", to_digest="a"))
+    log.add(body("approve/2/bob", 2, seen, action="approve", to_digest="a", author="bob"))
+    log.add(body("approve/3/bob", 3, seen, action="approve", to_digest="a", author="bob"))
+
+    assert log.statuses() == ["counted", "counted", "superseded", "counted"]
+    ledger = log.fold()
+    first, other = ledger.decision(2, "a"), ledger.decision(3, "a")
+    assert first is not None
+    assert (first.body.action, first.body.author) == ("reject", "ada")
+    assert other is not None
+    assert other.body.action == "approve"
+    assert "entry 2 (reject of version 2 by ada)" in ledger.lines[2].sentence
+
+
+def test_a_decision_written_while_another_promoted_still_holds() -> None:
+    log = served(1)
+    seen = log.fold().tail
+    log.follow("b", 2)
+    log.add(body("approve/3/ada", 3, seen, action="approve", to_digest="a"))
+
+    assert log.fold().decision(3, "a") is not None
+    assert log.fold().number == 2
+
+
+def test_a_decision_in_a_restarted_ledger_breaks_it() -> None:
+    log = Log()
+    log.add(body("approve/3/ada", 3, Link(number=7, digest="f" * 64), action="approve", to_digest="a"))
+
+    assert log.fold().broken is not None
+    assert log.fold().decision(3, "a") is None
