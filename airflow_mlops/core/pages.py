@@ -32,7 +32,7 @@ def evaluation_page(evidence: Evidence) -> str:
         parts.append(_measurements(found[:MAX_ROWS], evidence))
         if len(found) > MAX_ROWS:
             parts.append(f"<p>{len(found) - MAX_ROWS} more are in evidence.json.</p>")
-    return _page(f"Evaluation of {evidence.registered_model}", parts)
+    return page(f"Evaluation of {evidence.registered_model}", parts)
 
 
 def decision_page(decision: Decision, evidence: Evidence) -> str:
@@ -49,7 +49,7 @@ def decision_page(decision: Decision, evidence: Evidence) -> str:
         "</table>",
         _small_print(evidence),
     ]
-    return _page(f"Gate of {evidence.registered_model}: {decision.verdict}", parts)
+    return page(f"Gate of {evidence.registered_model}: {decision.verdict}", parts)
 
 
 def decision_note(decision: Decision, most: int = 12) -> str:
@@ -109,7 +109,8 @@ def _cell(value: float | None) -> str:
     return "" if value is None else number(value)
 
 
-def _page(title: str, parts: Iterable[str]) -> str:
+def page(title: str, parts: Iterable[str]) -> str:
+    """Return a whole HTML page without scripts or outside files. ``title`` is text, ``parts`` are HTML."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>"

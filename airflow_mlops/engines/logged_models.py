@@ -27,7 +27,6 @@ def require_registrable(client: MlflowClient, model: TrainedModel, folder: Path)
         what
         for what, value in (
             ("the digest of its files", model.digest),
-            ("the digest of its training data", model.dataset_digest),
             ("its flavor", model.flavor),
         )
         if not value

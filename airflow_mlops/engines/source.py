@@ -9,12 +9,14 @@ import logging
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_mlops.core.keys import digest_of
-from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.core.lineage import COMMIT_VARIABLE, FILES_PREFIX, is_blank
+from airflow_mlops.errors import DataChangedError, InvalidSpecError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,10 @@ UNKNOWN_COMMIT = "unknown"
 #: Never taken from a team's folder: a file called ``random.py`` must not replace the standard library's module.
 PROTECTED = frozenset(sys.stdlib_module_names) | {"airflow", "airflow_mlops"}
 _GIT_SECONDS = 10.0
+#: Bytes of source that training keeps beside the model. Code that is larger has data among its modules.
+MAX_ARCHIVE_BYTES = 20_000_000
+#: Characters of a commit that an environment variable may name.
+MAX_COMMIT = 200
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class CodeVersion:
     :param files: the function's module and every module below ``root`` that it imports, directly or not, sorted.
     :param imports: top-level names that these files import from elsewhere, sorted, the standard library left out.
     :param root: the folder the files were found in: the code path, or the installed package's parent.
-    :param commit: commit id, ``+dirty`` where one of the files differs from it; ``unknown`` outside a repository.
+    :param commit: what names the code to a person; :func:`code_identity` says how.
     """
 
     digest: str
@@ -80,14 +86,70 @@ def code_version(function: str, code_path: Path) -> CodeVersion:
                 files[file] = _parsed(file)
                 todo.extend(_imported(files[file], list(file.relative_to(root).parent.parts)))
     relative = {file.relative_to(root).as_posix(): file for file in files}
-    hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in relative.items()}
+    digest = digest_of({name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in relative.items()})
     return CodeVersion(
-        digest=digest_of(hashes),
+        digest=digest,
         files=tuple(sorted(relative)),
         imports=tuple(sorted(imports - ours - set(sys.stdlib_module_names))),
         root=root,
-        commit=git_commit(root, sorted(relative)),
+        commit=code_identity(root, sorted(relative), digest),
     )
+
+
+def code_identity(root: Path, files: Sequence[str], digest: str) -> str:
+    """Return what names the code, the first of these that there is.
+
+    1. The environment variable ``AIRFLOW_MLOPS_GIT_COMMIT``: a deploy pipeline sets it where no ``.git`` is shipped.
+    2. The commit checked out at ``root``, with ``+dirty`` where one of the files differs from it.
+    3. ``files:`` and the first 12 digits of the code digest. That is no commit; the very files are the archive that
+       training stores.
+
+    :raises InvalidSpecError: the variable holds something that cannot name a commit.
+    """
+    told = os.environ.get(COMMIT_VARIABLE, "").strip()
+    if not is_blank(told):
+        if len(told) > MAX_COMMIT or any(char.isspace() or not char.isprintable() for char in told):
+            raise InvalidSpecError(
+                f"The environment variable {COMMIT_VARIABLE} is {told[:80]!r}; it must name the deployed commit: one "
+                f"word of at most {MAX_COMMIT} characters."
+            )
+        return told
+    found = git_commit(root, files)
+    return f"{FILES_PREFIX}{digest[:12]}" if found == UNKNOWN_COMMIT else found
+
+
+def archive_source(code: CodeVersion, target: Path, *, most: int = MAX_ARCHIVE_BYTES) -> str:
+    """Write the files of ``code`` to the zip file ``target``, and return an empty text, or why they were left out.
+
+    The same files give the same bytes: sorted, with one fixed time and mode. Unpacked, the folder serves as code path.
+
+    :param most: bytes of source that are kept.
+    :raises DataChangedError: a file is not what it was when ``code`` was read.
+    """
+    contents: dict[str, bytes] = {}
+    try:
+        size = sum((code.root / name).stat().st_size for name in code.files)
+        if size > most:
+            return (
+                f"The training code has {size:,} bytes in {len(code.files)} files, more than the {most:,} that are "
+                f"kept beside a model. Move data out of the modules."
+            )
+        for name in code.files:
+            contents[name] = (code.root / name).read_bytes()
+    except OSError as exc:
+        raise DataChangedError(f"The training code changed while it was read: {exc}. Clear the train task.") from exc
+    if digest_of({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}) != code.digest:
+        raise DataChangedError(
+            f"The training code at {code.root} changed while it was read, so nobody could say which of it trained the "
+            f"model. Clear the train task when the deployment is finished."
+        )
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(contents):
+            about = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            about.create_system, about.external_attr = 3, 0o644 << 16
+            about.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(about, contents[name])
+    return ""
 
 
 def git_commit(folder: Path, files: Sequence[str] = (".",)) -> str:

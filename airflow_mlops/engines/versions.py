@@ -46,6 +46,23 @@ VERDICT = "airflow_mlops.verdict"
 MODE = "airflow_mlops.mode"
 LEDGER_ENTRY = "airflow_mlops.ledger_entry"
 TASK_URL = "airflow_mlops.task_url"
+SIZE_BYTES = "airflow_mlops.size_bytes"
+ROW_COUNT = "airflow_mlops.row_count"
+SEED = "airflow_mlops.seed"
+CODE_DIGEST = "airflow_mlops.code_digest"
+PARAMETERS_DIGEST = "airflow_mlops.parameters_digest"
+SOURCE_URI = "airflow_mlops.source_uri"
+TRAIN_RUN = "airflow_mlops.train_run"
+TRAIN_KEY = "airflow_mlops.train_key"
+DATA_URI = "airflow_mlops.data_uri"
+MANIFEST_URI = "airflow_mlops.manifest_uri"
+VALIDATION_RUN = "airflow_mlops.validation_run"
+EVALUATION_MANIFEST_URI = "airflow_mlops.evaluation_manifest_uri"
+EVALUATION_VALIDATION_RUN = "airflow_mlops.evaluation_validation_run"
+SERVING_RUN = "airflow_mlops.serving_run"
+CARD_URI = "airflow_mlops.card_uri"
+#: JSON list of the lineage facts that were blank when a person had the version registered all the same.
+BLANK = "airflow_mlops.blank"
 PAGE = 1_000
 #: MLflow's SQL stores hold 5,000 characters of description and 100,000 of a model version's tag.
 MAX_DESCRIPTION = 4_900
@@ -181,6 +198,12 @@ def versions_of_key(client: MlflowClient, name: str, key: str) -> list[ModelVers
 def find_version(client: MlflowClient, name: str, *, key: str, input_digest: str) -> ModelVersion | None:
     """Return the version of this key and digest, the lowest where a lost reply or a zombie made several."""
     return next((v for v in versions_of_key(client, name, key) if v.tags.get(INPUT_DIGEST) == input_digest), None)
+
+
+def find_act(client: MlflowClient, name: str, input_digest: str) -> ModelVersion | None:
+    """Return the lowest version that any task registered for this digest and that still counts, or None."""
+    found = search(client, name, f" AND tags.`{INPUT_DIGEST}` = '{input_digest}'")
+    return next((v for v in found if DUPLICATE_OF not in v.tags and SUPERSEDED_BY not in v.tags), None)
 
 
 def create_once(

@@ -10,6 +10,7 @@ from airflow_mlops.core.records import (
     Promotion,
     Record,
     RunPlan,
+    ServingReport,
     TrainedModel,
     ValidationReport,
 )
@@ -36,12 +37,14 @@ def addresses_of(record: Record, server: TrackingServer) -> dict[str, str]:
 
 
 def _report_of(record: Record) -> str | None:
-    if isinstance(record, ValidationReport):
+    if isinstance(record, ValidationReport | ServingReport):
         return record.report_uri
     if isinstance(record, GateDecision):
         return record.decision_uri
     if isinstance(record, EvaluationReport):
         return f"runs:/{record.run_id}/evaluation.html"
+    if isinstance(record, ModelVersionRef):
+        return record.card_uri
     if isinstance(record, TrainedModel):
         return record.profile_uri if record.profile_uri.startswith("runs:/") else None
     return None

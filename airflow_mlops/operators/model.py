@@ -56,6 +56,7 @@ class TrainModelOperator(StepOperator[TrainedModel]):
             "data": self.data,
             "task": self.prediction_task,
             "model_name": self.model_name,
+            "validation_run_id": self.validation.get("run_id", ""),
         }
 
     def announce(self, record: TrainedModel, context: Context) -> None:
@@ -120,6 +121,7 @@ class EvaluateModelOperator(StepOperator[EvaluationReport]):
             "alias": self.alias,
             "seed": self.seed,
             "code_path": self.code_path,
+            "validation_run_id": self.validation.get("run_id", ""),
         }
 
     def announce(self, record: EvaluationReport, context: Context) -> None:
@@ -143,20 +145,23 @@ class GateModelOperator(StepOperator[GateDecision]):
     :param report: an ``EvaluationReport``.
     :param gate: the keys of ``GateSpec``: ``rules``, ``mode``, ``on_hold``. On ``hold`` the task is skipped or fails
         as ``on_hold`` says; on ``needs_attention`` it fails.
+    :param serving: the candidate's ``ServingReport``, for rules about latency and size; a model that could not be
+        served is held. None: no serving check was made.
     """
 
     step = "gate"
     record_type = GateDecision
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "report", "gate")
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "report", "gate", "serving")
 
-    def __init__(self, *, report: Any, gate: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(self, *, report: Any, gate: Mapping[str, Any], serving: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.report = report
         self.gate = gate
+        self.serving = serving
 
     def payload(self, context: Context) -> Mapping[str, Any]:
-        """Return the evaluation and the rules."""
-        return {"report": self.report, "gate": self.gate}
+        """Return the evaluation, the rules, and the serving check."""
+        return {"report": self.report, "gate": self.gate, "serving": self.serving}
 
     def announce(self, record: GateDecision, context: Context) -> None:
         """Log the verdict and every rule's sentence, and push the reasons under their own XCom key."""

@@ -56,8 +56,8 @@ class _AliasOperator(StepOperator[Promotion]):
         context["ti"].xcom_push(key="reasons", value=[record.sentence])
         if record.outcome != "promoted" or not self.outlets:
             return
-        if not self._is_news(record):
-            self.log.info("No Asset event: entry %s is not the ledger's last any more.", record.entry)
+        if (stale := self._old_news(record, context)) is not None:
+            self.log.info("No Asset event: %s.", stale)
             return
         if is_backfill(context) and not as_bool(self.emit_in_backfill):
             self.log.info("No Asset event: this run is a backfill.")
@@ -76,13 +76,21 @@ class _AliasOperator(StepOperator[Promotion]):
                     },
                 )
 
-    def _is_news(self, record: Promotion) -> bool:
-        """Say whether the entry is the ledger's last: a cleared task adopts an old record, which nobody must act on."""
+    def _old_news(self, record: Promotion, context: Context) -> str | None:
+        """Say why nobody must act on the entry: it was overtaken, or another task announced it; None when it is news.
+
+        A cleared task adopts an old record, and a run whose model was reused finds it champion already. An entry that a
+        person wrote on the command line was announced by nobody.
+        """
         from airflow_mlops.engines.promotions import read_ledger
 
         with MLflowHook(self.mlflow_conn_id).client() as client:
             head = read_ledger(client, record.name, record.alias).head
-        return head is not None and head.number == record.entry
+        if head is None or head.number != record.entry:
+            return f"entry {record.entry} is not the ledger's last any more"
+        if "airflow:" in head.body.author and author(context) not in head.body.author:
+            return f"entry {record.entry} was announced by {head.body.author}"
+        return None
 
     def judge(self, record: Promotion) -> None:
         """Skip where another run won or the alias may not move; fail where a person has to look."""
@@ -96,22 +104,38 @@ class PromoteModelOperator(_AliasOperator):
     """Make a registered version the champion, by compare-and-swap over the promotion ledger.
 
     :param version: a ``ModelVersionRef``.
+    :param approval: an ``Approval``, the output of ``ApproveModelOperator``; None where nobody is asked. A version
+        whose verdict is ``needs_approval`` is promoted only if the promotion ledger says that a person approved it.
     :param alias: the alias to move.
     :param reason: why, for the ledger.
     :param emit_in_backfill: emit the Asset event in backfill runs too.
     """
 
     step = "promote"
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "version", "alias", "reason", "emit_in_backfill")
+    template_fields: Sequence[str] = (
+        *StepOperator.template_fields,
+        "version",
+        "approval",
+        "alias",
+        "reason",
+        "emit_in_backfill",
+    )
 
-    def __init__(self, *, version: Any, reason: str = "", **kwargs: Any) -> None:
+    def __init__(self, *, version: Any, approval: Any = None, reason: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.version = version
+        self.approval = approval
         self.reason = reason
 
     def payload(self, context: Context) -> Mapping[str, Any]:
-        """Return the version and who promotes it."""
-        return {"version": self.version, "alias": self.alias, "author": author(context), "reason": self.reason}
+        """Return the version, what was decided of it, and who promotes it."""
+        return {
+            "version": self.version,
+            "approval": self.approval,
+            "alias": self.alias,
+            "author": author(context),
+            "reason": self.reason,
+        }
 
 
 class RollbackModelOperator(_AliasOperator):

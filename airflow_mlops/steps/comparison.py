@@ -41,6 +41,7 @@ class EvaluatePayload(BaseModel):
     :param alias: the champion's alias.
     :param seed: of the bootstrap.
     :param code_path: absolute folder of the team's code; needed where a metric is ``module:function``.
+    :param validation_run_id: the MLflow run that checked the rows against their contract, for the record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +54,7 @@ class EvaluatePayload(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
     target: str | None = None
     code_path: str | None = None
+    validation_run_id: str = ""
 
     @property
     def own_metrics(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.evidence import Evidence
 from airflow_mlops.core.keys import digest_of
+from airflow_mlops.core.lineage import is_blank
 from airflow_mlops.core.metrics import metric_names
 from airflow_mlops.core.pages import evaluation_page
 from airflow_mlops.core.records import EvaluationReport
@@ -33,14 +34,29 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
     """Measure both models on the same rows and write the evidence that the gate reads."""
 
     name = "evaluate"
+    reusable = True
     payload_type = EvaluatePayload
     record_type = EvaluationReport
 
     def inputs(self, payload: EvaluatePayload, client: MlflowClient, access: Access) -> Mapping[str, Any]:
         """Cover model, rows, specification, own metrics' source, the champion's ledger entry, and the libraries."""
         champion = current_champion(client, payload.registered_model, payload.alias)
+        model = payload.model
         return {
-            **payload.model_dump(mode="json", exclude={"code_path"}),
+            # Nothing that only says which run made it or where it lies: the same inputs give the same evidence.
+            "dataset": payload.dataset.digest,
+            "model": {
+                "id": model.model_id,
+                "digest": model.digest,
+                "flavor": model.flavor,
+                "features": model.features,
+                "train_window": model.train_window,
+            },
+            "target": payload.target or model.target,
+            "evaluation": payload.evaluation.model_dump(mode="json"),
+            "registered_model": payload.registered_model,
+            "alias": payload.alias,
+            "seed": payload.seed,
             "champion": None if champion is None else [champion.entry, champion.version, champion.model_digest],
             "own_metrics": {
                 path: code_version(path, code_folder(payload)).digest for path in sorted(payload.own_metrics)
@@ -51,6 +67,9 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
     def recheck(self, record: EvaluationReport, payload: EvaluatePayload, client: MlflowClient, access: Access) -> bool:
         """Adopt only a whole comparison whose evidence is still what it was: a mended champion is measured anew."""
         if record.champion_problem is not None:
+            return False
+        # An earlier release's record lacks what registration needs and this run would write.
+        if is_blank(record.manifest_uri) or (payload.validation_run_id and not record.validation_run_id):
             return False
         stored = stored_json(client, record.evidence_uri)
         return stored is not None and digest_of(stored) == record.evidence_digest
@@ -93,6 +112,8 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
             slice_count=len({(one.slice, one.value) for one in evidence.measurements if one.slice is not None}),
             evidence_uri=evidence_uri,
             evidence_digest=digest_of(stored),
+            manifest_uri=payload.dataset.manifest_uri,
+            validation_run_id=payload.validation_run_id,
             run_id=work.run_id,
         )
 

@@ -13,10 +13,11 @@ from airflow_mlops.core.evidence import Evidence
 from airflow_mlops.core.gate import Decision, GateRule, check_rules, decide
 from airflow_mlops.core.keys import digest_of
 from airflow_mlops.core.pages import decision_note, decision_page
-from airflow_mlops.core.records import EvaluationReport, GateDecision, RuleResult
+from airflow_mlops.core.records import EvaluationReport, GateDecision, RuleResult, ServingReport
+from airflow_mlops.core.serving_rules import Servable
 from airflow_mlops.engines import runs
 from airflow_mlops.engines.environment import versions_of
-from airflow_mlops.errors import DataChangedError, RecordTooLargeError
+from airflow_mlops.errors import DataChangedError, InvalidSpecError, RecordTooLargeError
 from airflow_mlops.spec.model import GateSpec
 from airflow_mlops.steps.base import Access, Step, Work
 from airflow_mlops.steps.evaluate import MEASURED_WITH
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 DECISION_FILE = "decision.json"
 PAGE_FILE = "decision.html"
+#: What ``gate.approval`` says of the waiting, not of the verdict.
+NOT_DECIDING = {"timeout_hours", "assignees"}
 VERDICT = "airflow_mlops.verdict"
 SENTENCE = "airflow_mlops.verdict_sentence"
 #: Characters of one sentence in the record; the page has them whole.
@@ -35,12 +38,13 @@ MAX_RESULTS = 20
 
 
 class GatePayload(BaseModel):
-    """An evaluation and the rules that judge it."""
+    """An evaluation, the rules that judge it, and the candidate's serving check where there was one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     report: EvaluationReport
     gate: GateSpec
+    serving: ServingReport | None = None
 
 
 class GateStep(Step[GatePayload, GateDecision]):
@@ -51,10 +55,10 @@ class GateStep(Step[GatePayload, GateDecision]):
     record_type = GateDecision
 
     def inputs(self, payload: GatePayload, client: MlflowClient, access: Access) -> Mapping[str, Any]:
-        """Cover report, rules, own rules' source, and the libraries; ``on_hold`` decides nothing."""
+        """Cover report, rules, own rules' source, and the libraries; ``on_hold`` and the waiting decide nothing."""
         rules = check_rules(payload.gate.rules)
         return {
-            **payload.model_dump(mode="json", exclude={"gate": {"on_hold"}}),
+            **payload.model_dump(mode="json", exclude={"gate": {"on_hold": True, "approval": NOT_DECIDING}}),
             "own_rules": own_sources(rules),
             "environment": versions_of(*MEASURED_WITH),
         }
@@ -63,15 +67,39 @@ class GateStep(Step[GatePayload, GateDecision]):
         """Read the evidence, decide, and tell.
 
         :raises DataChangedError: the evidence is not what the evaluation wrote.
+        :raises InvalidSpecError: the serving check is about another model than the evaluation.
         """
-        report = payload.report
+        report, serving = payload.report, payload.serving
         rules = check_rules(payload.gate.rules)
         evidence = read_evidence(report, work)
-        decision = decide(evidence, rules, mode=payload.gate.mode)
+        if serving is not None:
+            require_same_model(report, serving)
+            rules = (*rules, Servable())
+            evidence = evidence.model_copy(update={"serving": serving})
+        decision = decide(evidence, rules, mode=payload.gate.mode, approval=payload.gate.approval.when)
         work.log_json(decision.model_dump(mode="json"), DECISION_FILE)
         page_uri = work.log_text(decision_page(decision, evidence), PAGE_FILE)
         _tell(decision, work)
-        return bounded(decision, report, decision_uri=page_uri, run_id=work.run_id)
+        return bounded(
+            decision,
+            report,
+            decision_uri=page_uri,
+            serving_run_id=serving.run_id if serving else "",
+            run_id=work.run_id,
+        )
+
+
+def require_same_model(report: EvaluationReport, serving: ServingReport) -> None:
+    """Check that evaluation and serving check are about the same files.
+
+    :raises InvalidSpecError: they are not; both models are named.
+    """
+    if serving.digest != report.model.digest:
+        raise InvalidSpecError(
+            f"The serving check is of another model than the evaluation: it tried {serving.model_uri} (digest "
+            f"{serving.digest[:12]}), the evaluation is of {report.model.model_uri} (digest "
+            f"{report.model.digest[:12]}). Give both operators the output of the same training task."
+        )
 
 
 def read_evidence(report: EvaluationReport, work: Work) -> Evidence:
@@ -100,7 +128,9 @@ def own_sources(rules: Sequence[GateRule]) -> dict[str, str]:
     return found
 
 
-def bounded(decision: Decision, report: EvaluationReport, *, decision_uri: str, run_id: str) -> GateDecision:
+def bounded(
+    decision: Decision, report: EvaluationReport, *, decision_uri: str, run_id: str, serving_run_id: str = ""
+) -> GateDecision:
     """Return the record of a decision, with as many results and reasons as XCom carries, worst first.
 
     :raises RecordTooLargeError: not even the verdict fits, because of the model's own record.
@@ -119,6 +149,9 @@ def bounded(decision: Decision, report: EvaluationReport, *, decision_uri: str, 
             window=report.window,
             evidence_uri=report.evidence_uri,
             decision_uri=decision_uri,
+            manifest_uri=report.manifest_uri,
+            validation_run_id=report.validation_run_id,
+            serving_run_id=serving_run_id,
             run_id=run_id,
         )
         try:

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from airflow_mlops.core.keys import digest_of, key_id
+from airflow_mlops.core.lineage import is_blank, is_commit
 from airflow_mlops.core.records import DatasetVersion, TrainedModel
 from airflow_mlops.core.training import TrainingResult
 from airflow_mlops.engines import runs
 from airflow_mlops.engines.code import TeamCode, check_signature, team_code, without_team_code
 from airflow_mlops.engines.environment import Environment, describe_environment
 from airflow_mlops.engines.flavors import check_format, libraries, predicts_frames
+from airflow_mlops.engines.lineage import ENVIRONMENT_FILE
 from airflow_mlops.engines.logged_models import is_intact
 from airflow_mlops.engines.models import PROFILE_FILE, SavedModel, load_predictor, log_model, save_model
 from airflow_mlops.engines.signatures import input_example, input_schema, predicted
-from airflow_mlops.engines.source import UNKNOWN_COMMIT, CodeVersion, code_version
+from airflow_mlops.engines.source import CodeVersion, archive_source, code_version
 from airflow_mlops.engines.training import (
     EXPECTED,
     TrainingRows,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT_FILE = "environment.json"
+SOURCE_FILE = "source.zip"
 #: Rows that the stored model must predict as the trained one did before it is logged.
 CHECKED_ROWS = 100
 #: Bytes that the list of feature names may take in a record, as XCom writes it; the signature has them all.
@@ -54,7 +56,10 @@ MAX_FEATURE_BYTES = 6_000
 
 
 class TrainPayload(BaseModel):
-    """What training needs: the rows, the specification's part, and where the team's code is on this machine."""
+    """What training needs: the rows, the specification's part, and where the team's code is on this machine.
+
+    :param validation_run_id: the MLflow run that checked the rows against their contract, for the record.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,6 +69,7 @@ class TrainPayload(BaseModel):
     data: DataSpec
     model_name: str = Field(min_length=1)
     task: Literal["binary", "multiclass", "regression"]
+    validation_run_id: str = ""
 
     @field_validator("code_path")
     @classmethod
@@ -87,6 +93,7 @@ class TrainStep(Step[TrainPayload, TrainedModel]):
     """Call the team's training function and log what it returns, with all that is needed to make it again."""
 
     name = "train"
+    reusable = True
     payload_type = TrainPayload
     record_type = TrainedModel
 
@@ -106,7 +113,15 @@ class TrainStep(Step[TrainPayload, TrainedModel]):
         }
 
     def recheck(self, record: TrainedModel, payload: TrainPayload, client: MlflowClient, access: Access) -> bool:
-        """Adopt a finished training only while its model is still there, with its digest and its MLmodel file."""
+        """Adopt a finished training only while its model is still there, with its digest and its MLmodel file.
+
+        Nor where its record, of an earlier release, lacks what registration needs and this run would write.
+        """
+        told = [record.data_uri, record.manifest_uri, record.git_commit]
+        if payload.validation_run_id:
+            told.append(record.validation_run_id)
+        if any(is_blank(value) for value in told):
+            return False
         return is_intact(client, record)
 
     def run(self, payload: TrainPayload, work: Work) -> TrainedModel:
@@ -116,6 +131,10 @@ class TrainStep(Step[TrainPayload, TrainedModel]):
         code = code_version(spec.function, Path(payload.code_path))
         environment = _environment(spec, code)
         classifier = payload.task != "regression"
+        # Before the function runs: afterwards the files may be another deployment's.
+        omitted = archive_source(code, work.folder / SOURCE_FILE)
+        if omitted:
+            log.warning("The source is not kept. %s", omitted)
         with team_code(Path(payload.code_path)) as team:
             function = team.function(spec.function)
             # Before the rows are read: a wrong signature need not wait for them.
@@ -293,6 +312,8 @@ def _log(
     _log_numbers(payload, work, model, metrics, left_out, {**facts, "mlflow.source.name": spec.function}, code)
     profile_uri = work.log_file(saved.folder / PROFILE_FILE, PROFILE_FILE)
     work.log_json(environment.to_dict(), ENVIRONMENT_FILE)
+    archive = work.folder / SOURCE_FILE
+    source_uri = work.log_file(archive, SOURCE_FILE) if archive.exists() else ""
     _log_artifacts(result, work)
     return TrainedModel(
         model_uri=f"models:/{model.model_id}",
@@ -318,6 +339,10 @@ def _log(
         key=work.request.key,
         input_digest=work.input_digest,
         metric_count=len(metrics),
+        data_uri=dataset.uri,
+        manifest_uri=dataset.manifest_uri,
+        validation_run_id=payload.validation_run_id,
+        source_uri=source_uri,
     )
 
 
@@ -335,7 +360,7 @@ def _log_numbers(
     if left_out:
         log.warning("Left out of the run's metrics: %s.", ", ".join(f"{k} ({v})" for k, v in left_out.items()))
         tags["airflow_mlops.metric_notes"] = json.dumps(left_out)
-    if code.commit != UNKNOWN_COMMIT:
+    if is_commit(code.commit):
         tags["mlflow.source.git.commit"] = code.commit.removesuffix("+dirty")
     now = int(time.time() * 1000)
     params = {**flat_parameters(payload.train.parameters), "seed": str(payload.train.seed)}

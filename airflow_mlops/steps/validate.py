@@ -290,6 +290,7 @@ def _store_report(
             "verdict": verdict,
             "sentence": sentence,
             "dataset": dataset.digest,
+            "manifest_uri": dataset.manifest_uri,
             "contract": contract.model_dump(mode="json"),
             "contract_digest": contract.digest,
             "rows": dataset.row_count,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from airflow_mlops.engines import versions
 from airflow_mlops.engines.runs import DUPLICATE_OF, SUPERSEDED_BY
 from airflow_mlops.engines.versions import facts_of, find_version
 from airflow_mlops.errors import InvalidSpecError, ModelRefusedError
+from airflow_mlops.links.addresses import addresses_of
 from tests.support.candidates import Bench, decide, log_tiny_model, make_bench, month, save_tiny_model
 
 
@@ -175,7 +179,7 @@ def test_other_tasks_make_versions_of_their_own(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("mode", ["enforce", "dry_run"])
-@pytest.mark.parametrize("verdict", ["hold", "needs_approval", "needs_attention"])
+@pytest.mark.parametrize("verdict", ["hold", "needs_attention"])
 def test_what_the_gate_did_not_let_through_is_not_registered(bench: Bench, verdict: str, mode: str) -> None:
     with pytest.raises(ModelRefusedError, match=f"verdict is '{verdict}'"):
         bench.register_task("register", verdict=verdict, mode=mode)
@@ -197,8 +201,13 @@ def refused(bench: Bench, match: str, model: TrainedModel) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        pytest.param({"digest": ""}, "lacks the digest of its files", id="no digest"),
-        pytest.param({"dataset_digest": ""}, "lacks the digest of its training data", id="no dataset"),
+        pytest.param({"digest": ""}, r"blank\. model digest \(empty\): clear the train task", id="no digest"),
+        pytest.param({"dataset_digest": "n/a"}, r"training data digest \('n/a'\): take the data", id="no dataset"),
+        pytest.param(
+            {"git_commit": "unknown"}, r"code commit \('unknown'\): .*AIRFLOW_MLOPS_GIT_COMMIT", id="no commit"
+        ),
+        pytest.param({"git_commit": "files:0123456789ab", "source_uri": ""}, "code commit", id="files nobody kept"),
+        pytest.param({"validation_run_id": " - "}, r"training contract result \(' - '\)", id="not validated"),
         pytest.param({"digest": "0" * 64}, "was logged with digest", id="a record of another model"),
         pytest.param({"flavor": "lightgbm"}, "flavor 'lightgbm' .it has python_function, sklearn", id="no such flavor"),
         pytest.param(
@@ -234,3 +243,102 @@ def test_the_record_crosses_xcom(bench: Bench) -> None:
     ref = bench.register_task("register")
 
     assert ModelVersionRef.from_xcom(ref.to_xcom()) == ref
+
+
+def test_every_blank_is_named_at_once_with_the_way_out(bench: Bench) -> None:
+    model = bench.model.model_copy(update={"git_commit": "Unknown", "code_digest": "", "key": "none"})
+    decision = decide(model, evidence_uri="", run_id="0" * 32).to_xcom()
+    with pytest.raises(ModelRefusedError) as caught:
+        bench.step("register", {"decision": decision, "registered_model": bench.name}, key="dag/run/register/-1")
+
+    said = str(caught.value)
+    assert "4 facts of its lineage are blank" in said
+    for name in ("code commit ('Unknown')", "code digest (empty)", "training task ('none')", "evaluation evidence"):
+        assert name in said
+    assert f"airflow-mlops promote {bench.name} --override --candidate {'0' * 32} --reason" in said
+    assert bench.client.search_registered_models(f"name = '{bench.name}'") == []
+
+
+def test_a_person_may_register_what_has_blanks_and_the_version_names_them(bench: Bench) -> None:
+    model = bench.model.model_copy(update={"git_commit": "unknown"})
+    decision = decide(model, verdict="needs_attention", evidence_uri="")
+    payload = {"decision": decision.to_xcom(), "registered_model": bench.name, "override": True}
+    ref = bench.step("register", payload, key="override/run/register/-1")
+
+    version = bench.client.get_model_version(bench.name, str(ref.version))
+    assert json.loads(version.tags[versions.BLANK]) == ["code commit", "evaluation evidence"]
+    assert "registered by a person all the same: code commit, evaluation evidence." in version.description
+    assert "code commit" in card_of(bench, ref, "model_card.md")
+
+
+def test_a_person_cannot_register_what_could_not_be_trusted(bench: Bench) -> None:
+    decision = decide(bench.model.model_copy(update={"digest": ""}))
+    payload = {"decision": decision.to_xcom(), "registered_model": bench.name, "override": True}
+    with pytest.raises(ModelRefusedError, match="lacks the digest of its files"):
+        bench.step("register", payload, key="override/run/register/-1")
+
+
+def card_of(bench: Bench, ref: ModelVersionRef, name: str) -> str:
+    assert ref.card_uri is not None
+    run_id, _, page = ref.card_uri.removeprefix("runs:/").partition("/")
+    assert page == "model_card.html"
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(bench.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+
+
+def test_every_version_has_a_card_and_a_killed_attempt_leaves_none_without(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(point: str) -> None:
+        raise KeyboardInterrupt(point)
+
+    monkeypatch.setattr(versions, "pause", die)
+    with pytest.raises(KeyboardInterrupt):
+        bench.register_task("register")
+    monkeypatch.undo()
+    orphan = bench.client.get_model_version(bench.name, "1")
+    half = ModelVersionRef.from_xcom(
+        {**bench.register("other").to_xcom(), "card_uri": orphan.tags[versions.CARD_URI], "version": 1}
+    )
+    assert "Model card" in card_of(bench, half, "model_card.html")
+
+    ref = bench.register_task("register")
+    text, page = card_of(bench, ref, "model_card.md"), card_of(bench, ref, "model_card.html")
+
+    assert ref.version == 1
+    assert ref.card_uri == orphan.tags[versions.CARD_URI]
+    assert ref.sentence == "Every rule passed."
+    assert f"# Model card: {bench.name}, version 1" in text.replace("\\", "")
+    assert f"Model card: {bench.name}, version 1" in page
+    assert "not recorded" in text  # its evidence was never written
+    assert "[Model card](" in orphan.description
+    assert addresses_of(ref, bench.access.server)["report"].endswith("/artifacts/model_card.html")
+
+
+def test_a_retry_writes_the_same_card(bench: Bench) -> None:
+    ref = bench.register_task("register")
+    first = card_of(bench, ref, "model_card.html")
+    # The record was lost, so the body runs again.
+    run_id = str(ref.card_uri).removeprefix("runs:/").partition("/")[0]
+    bench.client.update_run(run_id, status="RUNNING")
+
+    assert bench.register_task("register") == ref
+    assert card_of(bench, ref, "model_card.html") == first
+
+
+def test_a_candidate_that_waits_for_approval_is_registered(bench: Bench) -> None:
+    assert bench.register_task("register", verdict="needs_approval").verdict == "needs_approval"
+
+
+def test_a_reused_model_keeps_its_version_and_a_new_window_makes_another(bench: Bench) -> None:
+    first = bench.register_task("register", window=month(5))
+    reusing = replace(bench, model=bench.model.model_copy(update={"reused_from": "train_m/run-1/train/-1"}))
+
+    again = reusing.register_task("another-run", window=month(5))
+    other = reusing.register_task("another-run-later", window=month(6))
+
+    assert again.version == first.version
+    assert again.card_uri == first.card_uri
+    assert reusing.register_task("another-run", window=month(5)) == again
+    assert other.version == first.version + 1
+    assert count(bench) == 2

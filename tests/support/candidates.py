@@ -84,6 +84,10 @@ def log_tiny_model(
         profile_uri=f"runs:/{run.info.run_id}/profile.json",
         key="train/run/train/-1",
         input_digest="i",
+        data_uri="/lake/flights",
+        manifest_uri=f"runs:/{run.info.run_id}/manifest.json",
+        validation_run_id=run.info.run_id,
+        source_uri=f"runs:/{run.info.run_id}/source.zip",
     )
 
 
@@ -98,7 +102,9 @@ def decide(model: TrainedModel, *, window: Window | None = None, entry: int = 0,
         "ledger_entry": entry,
         "window": window or month(3),
         "evidence_uri": f"runs:/{model.run_id}/evidence.json",
-        "decision_uri": f"runs:/{model.run_id}/decision.json",
+        "decision_uri": f"runs:/{model.run_id}/decision.html",
+        "manifest_uri": f"runs:/{model.run_id}/manifest.json",
+        "validation_run_id": model.run_id,
     }
     return GateDecision(**{**values, **other})
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,9 @@ from airflow_mlops.operators.base import as_bool
 from airflow_mlops.operators.context import task_page
 from airflow_mlops.runtimes import RUNTIMES
 from airflow_mlops.runtimes.inline import InlineRuntime
+
+#: The ledger's last entry, and who wrote it: the task of these tests.
+OURS = (7, "airflow:d/r/t")
 
 DATASET = DatasetVersion(
     digest="d", uri="u", format="csv", row_count=1, file_count=1, byte_count=1, column_count=1, manifest_uri="runs:/r/m"
@@ -171,19 +175,28 @@ def test_flags_from_templates(value: Any, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("outcome", "run_type", "ask", "head", "events"),
     [
-        pytest.param("promoted", "scheduled", False, True, 1, id="a promotion is news"),
-        pytest.param("promoted", "backfill", False, True, 0, id="a backfill is silent"),
-        pytest.param("promoted", "backfill", "True", True, 1, id="unless asked"),
-        pytest.param("promoted", "scheduled", False, False, 0, id="an entry that another has followed is old news"),
-        pytest.param("superseded", "scheduled", False, True, 0, id="a lost race is no news"),
+        pytest.param("promoted", "scheduled", False, OURS, 1, id="a promotion is news"),
+        pytest.param("promoted", "backfill", False, OURS, 0, id="a backfill is silent"),
+        pytest.param("promoted", "backfill", "True", OURS, 1, id="unless asked"),
+        pytest.param(
+            "promoted", "scheduled", False, (8, "bob"), 0, id="an entry that another has followed is old news"
+        ),
+        pytest.param("promoted", "scheduled", False, (7, "airflow:d/q/t"), 0, id="another run announced it"),
+        pytest.param(
+            "promoted", "scheduled", False, (7, "bob"), 1, id="a person on the command line announced nothing"
+        ),
+        pytest.param("promoted", "scheduled", False, (7, "ann (airflow:d/r/t)"), 1, id="a person approved ours"),
+        pytest.param("superseded", "scheduled", False, OURS, 0, id="a lost race is no news"),
     ],
 )
 def test_asset_events_say_something_new(
-    monkeypatch: pytest.MonkeyPatch, outcome: Any, run_type: str, ask: Any, head: bool, events: int
+    monkeypatch: pytest.MonkeyPatch, outcome: Any, run_type: str, ask: Any, head: tuple[int, str], events: int
 ) -> None:
     alias = AssetAlias("m_champion")
     operator = PromoteModelOperator(task_id="t", version={}, outlets=[alias], emit_in_backfill=ask)
-    monkeypatch.setattr(PromoteModelOperator, "_is_news", lambda self, record: head)
+    line = SimpleNamespace(number=head[0], body=SimpleNamespace(author=head[1]))
+    monkeypatch.setattr("airflow_mlops.engines.promotions.read_ledger", lambda *_: SimpleNamespace(head=line))
+    monkeypatch.setattr(MLflowHook, "client", lambda self: nullcontext())
     emitted: list[Any] = []
     outlet = SimpleNamespace(add=lambda asset, extra: emitted.append((asset.name, extra)))
     record = promotion(outcome).model_copy(update={"entry": 7, "to_version": 2})

@@ -15,7 +15,9 @@ from airflow_mlops.core.records import DatasetVersion
 from airflow_mlops.engines.models import SavedModel, save_model
 from airflow_mlops.engines.signatures import input_schema
 from airflow_mlops.errors import InvalidSpecError, ModelRefusedError
+from airflow_mlops.steps import train
 from airflow_mlops.steps.train import TrainPayload, TrainStep, check_loads, recorded_features
+from tests.unit.core.test_lineage import MODEL
 
 DATASET = DatasetVersion(
     digest="d" * 64,
@@ -80,6 +82,7 @@ class TestInputs:
                 {"dataset": DATASET.model_copy(update={"manifest_uri": "runs:/x/m"})}, id="the manifest's run"
             ),
             pytest.param({"train": {**TRAIN, "window": {"length": "60 days"}}}, id="how the window was written"),
+            pytest.param({"validation_run_id": "v2"}, id="the run that checked the rows"),
         ],
     )
     def test_what_only_says_where_things_are_does_not(self, folder: Path, changes: dict[str, Any]) -> None:
@@ -97,6 +100,26 @@ class TestInputs:
     def test_a_missing_format_stops_before_anything_is_made(self, folder: Path) -> None:
         with pytest.raises(InvalidSpecError, match=r"set train\.serialization to one of"):
             inputs(payload(folder, train={**TRAIN, "serialization": None}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "validation", "adopted"),
+    [
+        pytest.param({}, "v1", True, id="a whole record"),
+        pytest.param({"validation_run_id": "v0"}, "v1", True, id="the rows were checked by another run then"),
+        pytest.param({"manifest_uri": ""}, "v1", False, id="an earlier release wrote no manifest"),
+        pytest.param({"git_commit": "unknown"}, "v1", False, id="an earlier release knew no commit"),
+        pytest.param({"validation_run_id": ""}, "v1", False, id="this run knows what checked the rows"),
+        pytest.param({"validation_run_id": ""}, "", True, id="neither run knows"),
+    ],
+)
+def test_a_record_that_could_not_be_registered_is_not_adopted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], validation: str, adopted: bool
+) -> None:
+    monkeypatch.setattr(train, "is_intact", lambda client, record: True)
+    record, given = MODEL.model_copy(update=changes), payload(folder, validation_run_id=validation)
+
+    assert TrainStep().recheck(record, given, None, None) is adopted  # type: ignore[arg-type]  # neither is asked
 
 
 def test_the_code_path_must_be_absolute() -> None:
