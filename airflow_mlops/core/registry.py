@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from airflow_mlops.errors import UnknownNameError
+from airflow_mlops.errors import InvalidSpecError, UnknownNameError
 
 
 class Registry:
@@ -34,8 +34,34 @@ class Registry:
         """Import and return the thing called ``name``.
 
         :raises UnknownNameError: nothing is called so.
+        :raises InvalidSpecError: a plug-in's module or attribute cannot be imported.
         """
+        if name in self.builtins:
+            return EntryPoint(name, self.builtins[name], self.group).load()
+        entry = self._find(name)
+        try:
+            return entry.load()
+        except (ImportError, AttributeError) as exc:
+            origin = f" of the distribution {entry.dist.name}" if entry.dist else ""
+            raise InvalidSpecError(
+                f"The {self._noun} {name!r}{origin} ({entry.value}) cannot be loaded: {exc}. Install what it needs, or "
+                f"correct its entry point."
+            ) from exc
+
+    def check(self, name: str) -> None:
+        """Refuse a name that nothing is called by. Nothing is imported, and built-ins are not even looked for.
+
+        :raises UnknownNameError: nothing is called so.
+        """
+        if name not in self.builtins:
+            self._find(name)
+
+    def _find(self, name: str) -> EntryPoint:
         entries = self._entries()
         if name not in entries:
-            raise UnknownNameError.of(self.kind.removesuffix("s").replace("_", " "), name, entries, group=self.group)
-        return entries[name].load()
+            raise UnknownNameError.of(self._noun, name, entries, group=self.group)
+        return entries[name]
+
+    @property
+    def _noun(self) -> str:
+        return self.kind.removesuffix("s").replace("_", " ")

@@ -1,9 +1,11 @@
-"""The manifest behind a dataset version: which files hold its rows, and the digest of each."""
+"""The manifest behind a dataset version: which files, or other units, hold its rows, and the digest of each."""
 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from airflow_mlops.core.keys import digest_of
 from airflow_mlops.core.records import DatasetVersion, Frozen, Window
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class ManifestFile(Frozen):
-    """One file that holds rows of the window.
+    """One file that holds rows of the window; for sources without files, whatever is read at once: a table, say.
 
-    ``path`` is relative to the manifest's root. ``stored`` is where a copy lies, relative to ``copied_to``.
+    ``path`` is relative to the manifest's root. ``stored`` is where a copy lies, relative to ``copied_to``. ``size`` is
+    in bytes; ``total_rows`` also counts the rows outside the window.
     """
 
     path: str
@@ -30,6 +33,8 @@ class ManifestFile(Frozen):
 class Manifest(Frozen):
     """The files of one dataset version, in the order in which their rows are read: sorted by path.
 
+    ``format`` and ``options`` say which source reads them. ``exported`` holds the same rows as Parquet files, where a
+    copy was asked of a source whose units are no files; the digest stays that of the units.
     ``columns`` names every column and its Arrow type; ``arrow_schema`` is the same for Arrow itself, in base64.
     ``removed_digest`` names what a derived version left out of its parent, so that its digest depends on the rows and
     not on the Parquet writer.
@@ -38,7 +43,8 @@ class Manifest(Frozen):
     manifest: Literal["manifest/1"] = "manifest/1"
     uri: str
     root: str
-    format: Literal["parquet", "csv"]
+    format: str
+    options: dict[str, Any] = Field(default_factory=dict)
     conn_id: str | None = None
     event_time: str | None = None
     window: Window | None = None
@@ -51,6 +57,7 @@ class Manifest(Frozen):
     copied_to: str | None = None
     parent_digest: str | None = None
     removed_digest: str | None = None
+    exported: Manifest | None = None
 
     @property
     def digest(self) -> str:

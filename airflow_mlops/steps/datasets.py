@@ -1,4 +1,4 @@
-"""Reading the rows of a dataset version inside a step."""
+"""Storing the manifest of a dataset version inside a step, and reading its rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airflow_mlops.core.records import DatasetVersion
-from airflow_mlops.engines.tables import Manifest, read_frame, read_table
+from airflow_mlops.engines.tables import Manifest, read_frame, read_table, version_of
 from airflow_mlops.errors import DataChangedError
 
 if TYPE_CHECKING:
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     import pyarrow
 
     from airflow_mlops.steps.base import Work
+
+
+#: Rows up to this many bytes go into the run's artifacts when the specification names no folder for them.
+MAX_ARTIFACT_BYTES = 256 * 1024 * 1024
+
+
+def store_manifest(manifest: Manifest, work: Work, name: str) -> DatasetVersion:
+    """Store a manifest as the artifact ``name`` of the step's run and return its dataset version."""
+    return version_of(manifest, work.log_json(manifest.model_dump(mode="json"), name))
 
 
 def load_manifest(dataset: DatasetVersion, work: Work) -> Manifest:

@@ -13,7 +13,7 @@ from airflow_mlops.engines.manifests import Manifest, ManifestFile, encode_schem
 from airflow_mlops.engines.schemas import names_and_types
 from airflow_mlops.engines.storage import absolute, join, matching, write_bytes
 from airflow_mlops.errors import InvalidSpecError
-from airflow_mlops.steps.snapshot import MAX_ARTIFACT_BYTES, store_manifest
+from airflow_mlops.steps.datasets import MAX_ARTIFACT_BYTES, store_manifest
 
 if TYPE_CHECKING:
     import pyarrow

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from airflow_mlops.core.records import DatasetVersion, Window
 from airflow_mlops.engines.artifacts import stored_json, stored_sizes
 from airflow_mlops.engines.environment import versions_of
+from airflow_mlops.engines.manifests import ManifestFile
+from airflow_mlops.engines.sources import HoldsFiles
 from airflow_mlops.engines.storage import (
     absolute,
     filesystem,
@@ -19,17 +21,17 @@ from airflow_mlops.engines.storage import (
     translated,
     write_bytes,
 )
-from airflow_mlops.engines.tables import Manifest, listing_fingerprint, read_blobs, take_manifest, version_of
+from airflow_mlops.engines.tables import Manifest, fingerprint, read_table, source_of, take_manifest
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.spec.model import DataSpec
 from airflow_mlops.steps.base import Access, Step, Work
+from airflow_mlops.steps.datasets import MAX_ARTIFACT_BYTES, store_manifest
+from airflow_mlops.steps.derive import write_parquet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MANIFEST_FILE = "manifest.json"
-#: Copies up to this many bytes go into the run's artifacts when the specification names no folder for them.
-MAX_ARTIFACT_BYTES = 256 * 1024 * 1024
 
 
 class SnapshotPayload(BaseModel):
@@ -44,7 +46,8 @@ class SnapshotPayload(BaseModel):
 class SnapshotStep(Step[SnapshotPayload, DatasetVersion]):
     """Write down which files hold the window's rows, with the digest of each, and copy them if asked to.
 
-    Files that were delivered again make a new version when the task is cleared; a retry adopts the first one.
+    What is no file, a table of a plug-in's data source say, is copied as Parquet. Data that was delivered again makes a
+    new version when the task is cleared; a retry adopts the first one.
     """
 
     name = "snapshot"
@@ -52,8 +55,8 @@ class SnapshotStep(Step[SnapshotPayload, DatasetVersion]):
     record_type = DatasetVersion
 
     def inputs(self, payload: SnapshotPayload, client: MlflowClient, access: Access) -> Mapping[str, Any]:
-        """Return the payload, a fingerprint of the listing (names, sizes and times of the files), and the reader."""
-        found = listing_fingerprint(payload.data, access.storage(payload.data.conn_id))
+        """Return the payload, the source's fingerprint (names, sizes and times of the files), and the reader."""
+        found = fingerprint(payload.data, access.storage(payload.data.conn_id))
         return {**payload.model_dump(mode="json"), "listing": found, "reader": versions_of("pyarrow")}
 
     def recheck(self, record: DatasetVersion, payload: SnapshotPayload, client: MlflowClient, access: Access) -> bool:
@@ -69,16 +72,16 @@ class SnapshotStep(Step[SnapshotPayload, DatasetVersion]):
         storage = work.access.storage(payload.data.conn_id)
         manifest = take_manifest(payload.data, payload.window, storage)
         if payload.data.snapshot == "copy":
-            manifest = _copied(manifest, payload.data, work)
+            source = source_of(manifest)
+            if isinstance(source, HoldsFiles):
+                manifest = _copied(manifest, source, payload.data, work)
+            else:
+                manifest = _exported(manifest, payload.data, work)
         return store_manifest(manifest, work, MANIFEST_FILE)
 
 
-def store_manifest(manifest: Manifest, work: Work, name: str) -> DatasetVersion:
-    """Store a manifest as the artifact ``name`` of the step's run and return its dataset version."""
-    return version_of(manifest, work.log_json(manifest.model_dump(mode="json"), name))
-
-
 def _has_copies(manifest: Manifest, client: MlflowClient, access: Access) -> bool:
+    manifest = manifest.exported or manifest
     folder = manifest.copied_to
     expected = {file.stored: file.size for file in manifest.files if file.stored is not None}
     if folder is None or not expected:
@@ -94,7 +97,7 @@ def _has_copies(manifest: Manifest, client: MlflowClient, access: Access) -> boo
     return [info.size if info.is_file else None for info in infos] == list(expected.values())
 
 
-def _copied(manifest: Manifest, data: DataSpec, work: Work) -> Manifest:
+def _copied(manifest: Manifest, source: HoldsFiles, data: DataSpec, work: Work) -> Manifest:
     """Copy every file as it was checked, so that what is in the copy is what the manifest says."""
     storage = work.access.storage(data.conn_id)
     size = sum(file.size for file in manifest.files)
@@ -106,7 +109,7 @@ def _copied(manifest: Manifest, data: DataSpec, work: Work) -> Manifest:
     folder = data.copy_to
     target = f"runs:/{work.run_id}/data" if folder is None else join(absolute(folder), manifest.digest)
     files = []
-    for number, (file, blob) in enumerate(read_blobs(manifest, storage)):
+    for number, (file, blob) in enumerate(source.blobs(manifest, storage)):
         if data.copy_to is None:
             # Numbered, because a path such as day=1/a.parquet need not be a valid artifact name.
             stored = f"{number:05d}.{manifest.format}{_packing(file.path)}"
@@ -120,6 +123,36 @@ def _copied(manifest: Manifest, data: DataSpec, work: Work) -> Manifest:
             write_bytes(join(target, stored), blob.buffer, matching(storage, target))
         files.append(file.model_copy(update={"stored": stored}))
     return manifest.model_copy(update={"files": tuple(files), "snapshot": "copy", "copied_to": target})
+
+
+def _exported(manifest: Manifest, data: DataSpec, work: Work) -> Manifest:
+    """Write the rows, as they were checked, to one Parquet file beside the manifest's own units."""
+    files: tuple[ManifestFile, ...] = ()
+    folder = None
+    if manifest.files:
+        table = read_table(manifest, work.access.storage(data.conn_id), fetch=work.read_file)
+        name = f"{'data' if data.copy_to is None else manifest.digest}/00000.parquet"
+        written = write_parquet(table, name, work, data.copy_to, conn_id=data.conn_id)
+        file = ManifestFile(
+            path=written.name,
+            size=written.size,
+            sha256=written.sha256,
+            row_count=table.num_rows,
+            total_rows=table.num_rows,
+            stored=written.name,
+        )
+        files, folder = (file,), written.folder
+    exported = manifest.model_copy(
+        update={
+            "root": folder or manifest.root,
+            "format": "parquet",
+            "options": {},
+            "files": files,
+            "snapshot": "copy",
+            "copied_to": folder,
+        }
+    )
+    return manifest.model_copy(update={"snapshot": "copy", "exported": exported})
 
 
 def _packing(path: str) -> str:

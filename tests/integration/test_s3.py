@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_mlops.engines.listing import list_files, listing_fingerprint
 from airflow_mlops.engines.storage import StorageAccess, filesystem
-from airflow_mlops.engines.tables import list_files, listing_fingerprint, read_frame, take_manifest
+from airflow_mlops.engines.tables import read_frame, take_manifest
 from airflow_mlops.errors import DataChangedError, DataReadError, InvalidSpecError, StorageUnavailableError
 from airflow_mlops.hooks.storage import storage_access
 from airflow_mlops.spec.model import DataSpec

@@ -103,7 +103,7 @@ def check(kind: str, frame: pd.DataFrame = FRAME, on_failure: str = "fail", **kw
             "expect_column_pair_values_a_to_be_greater_than_b",
             {"column_A": "n", "column_B": "y"},
             "error",
-            "Column 'y' is missing from the data.",
+            "Column 'y' is missing from the data. It has: x, n, s, t.",
         ),
     ],
 )

@@ -17,11 +17,10 @@ import pyarrow as pa
 import pytest
 
 from airflow_mlops.core.records import Window
-from airflow_mlops.engines import tables
+from airflow_mlops.engines import files as file_source
+from airflow_mlops.engines.listing import list_files, listing_fingerprint
 from airflow_mlops.engines.tables import (
     Manifest,
-    list_files,
-    listing_fingerprint,
     read_frame,
     read_table,
     take_manifest,
@@ -174,13 +173,13 @@ def test_statistics_rule_files_out_without_reading_them(tmp_path: Path, monkeypa
     write_parquet(tmp_path / "out.parquet", {"at": [day(1, month=5)], "x": [1]})
     write_parquet(tmp_path / "silent.parquet", {"at": [day(1, month=5)], "x": [1]}, write_statistics=False)
     read: list[str] = []
-    whole = tables.read_blob
+    whole = file_source.read_blob
 
     def spy(files: Any, path: str, *, size: int | None = None) -> Any:
         read.append(Path(path).name)
         return whole(files, path, size=size)
 
-    monkeypatch.setattr(tables, "read_blob", spy)
+    monkeypatch.setattr(file_source, "read_blob", spy)
     manifest = take_manifest(spec(tmp_path), JANUARY)
 
     assert read == ["in.parquet", "silent.parquet"]
@@ -315,13 +314,13 @@ def test_a_file_swapped_while_it_is_read_cannot_slip_in(tmp_path: Path, monkeypa
     """The bytes that were hashed are the bytes that are parsed, whatever lies at the path by then."""
     path = write_parquet(tmp_path / "a.parquet", ROWS)
     manifest = take_manifest(spec(tmp_path), JANUARY)
-    parse = tables.read_rows
+    parse = file_source.read_rows
 
     def swapped(*args: Any, **kwargs: Any) -> Any:
         write_parquet(path, {"at": [day(1), day(2)], "x": [7, 7]})
         return parse(*args, **kwargs)
 
-    monkeypatch.setattr(tables, "read_rows", swapped)
+    monkeypatch.setattr(file_source, "read_rows", swapped)
 
     assert read_frame(manifest)["x"].tolist() == [1, 2]
     with pytest.raises(DataChangedError, match=r"a\.parquet is not the file"):

@@ -116,7 +116,7 @@ class TestResult:
             pytest.param(TrainingResult(None), "returned no model", id="a result of nothing"),
             pytest.param((1, 2), "returned a tuple", id="a tuple"),
             pytest.param({"model": 1}, "returned a dict", id="a dict"),
-            pytest.param(int, "returned a type", id="a class and not an instance"),
+            pytest.param(int, "returned the class int", id="a class and not an instance"),
             pytest.param(TrainingResult(1, {"auc": "high"}), "'high' .str. as metric 'auc'", id="text as metric"),
             pytest.param(TrainingResult(1, {"a=b": 1.0}), "metric 'a=b'", id="a metric's name"),
             pytest.param(TrainingResult(1, artifacts={"a": Path("/no/such")}), "no file at", id="a missing file"),
