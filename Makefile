@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+# Where the tests run steps as on a machine without Airflow.
+STEPS := .venv-steps
 # The first interpreter that runs and is supported; override with PYTHON=/path/to/python3.12.
 PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
@@ -10,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python; do \
 unexport PYTHONDONTWRITEBYTECODE
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help venv demo serve test test-fault lint bench lock dist system clean
+.PHONY: help venv steps demo serve test test-fault lint bench docs screenshots lock dist system clean
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,17 +30,29 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml setup.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+steps: $(STEPS)/.ready ## make .venv-steps, which has what steps need and no Airflow
+
+$(STEPS)/.ready: $(VENV)/.ready airflow_mlops/step_requirements.txt
+	$(BIN)/python -m venv --clear $(STEPS)
+	$(BIN)/uv pip install --quiet --python $(STEPS)/bin/python -r airflow_mlops/step_requirements.txt || \
+		$(STEPS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r airflow_mlops/step_requirements.txt
+	@# Only to build the package, as in .venv.
+	$(BIN)/uv pip install --quiet --python $(STEPS)/bin/python "$$(grep -oE '^setuptools==[^ ]+' requirements/dev.lock)" || \
+		$(STEPS)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^setuptools==[^ ]+' requirements/dev.lock)"
+	$(STEPS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 demo: venv ## run the whole loop on the 2013 New York flights in a real Airflow with a real MLflow server
 	$(BIN)/airflow-mlops demo
 
 serve: venv ## keep the demo's Airflow and MLflow pages up
 	$(BIN)/airflow-mlops demo --serve
 
-test: venv system ## run every test
+test: venv steps system ## run every test
 	$(BIN)/python -m pytest
 
-test-fault: venv system ## run the races and the kills alone
-	$(BIN)/python -m pytest tests/fault
+test-fault: venv steps system ## run the races and the kills alone
+	$(BIN)/python -m pytest tests/fault tests/contract/test_runtime_kills.py
 
 lint: venv ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
@@ -49,9 +63,17 @@ lint: venv ## ruff, mypy and the import contracts
 bench: venv ## measure side by side; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
+docs: venv ## build the documentation site into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Open site/index.html"
+
+screenshots: venv ## photograph the pages of the last demo for the documentation
+	$(BIN)/python scripts/screenshots.py
+
 lock: ## resolve the lock anew for Python 3.11 to 3.13
 	$(BIN)/uv pip compile --universal --python-version 3.11 pyproject.toml --extra all --group dev \
 		-o requirements/dev.lock --no-emit-index-url --no-emit-find-links --generate-hashes --no-annotate --no-header --upgrade
+	$(BIN)/python scripts/step_requirements.py
 
 dist: venv ## build wheel and sdist and check them
 	rm -rf dist
@@ -62,4 +84,4 @@ system: # Postgres for the tests of races: found, or installed when root
 	@scripts/system-packages
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .demo dist build
+	rm -rf $(VENV) $(STEPS) .demo dist build

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_mlops.core.records import (
+        Approval,
         DatasetVersion,
         EvaluationReport,
         GateDecision,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_mlops.engines.tracking import TrackingServer
     from airflow_mlops.factories.training import training_dag
     from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.operators.approval import ApproveModelOperator
     from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
     from airflow_mlops.operators.model import EvaluateModelOperator, GateModelOperator, TrainModelOperator
     from airflow_mlops.operators.plan import PlanRunOperator
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         RegisterModelOperator,
         RollbackModelOperator,
     )
+    from airflow_mlops.operators.serving import CheckServingOperator
     from airflow_mlops.spec.load import load_spec
     from airflow_mlops.spec.model import (
         ContractSpec,
@@ -54,6 +57,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "core.records": (
+        "Approval",
         "DatasetVersion",
         "EvaluationReport",
         "GateDecision",
@@ -70,10 +74,12 @@ _HOMES = {
     "engines.tracking": ("TrackingServer",),
     "factories.training": ("training_dag",),
     "hooks.mlflow": ("MLflowHook",),
+    "operators.approval": ("ApproveModelOperator",),
     "operators.data": ("SnapshotDataOperator", "ValidateDataOperator"),
     "operators.model": ("EvaluateModelOperator", "GateModelOperator", "TrainModelOperator"),
     "operators.plan": ("PlanRunOperator",),
     "operators.registry": ("PromoteModelOperator", "RegisterModelOperator", "RollbackModelOperator"),
+    "operators.serving": ("CheckServingOperator",),
     "spec.load": ("load_spec",),
     "spec.model": (
         "ContractSpec",
@@ -94,6 +100,9 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 __all__ = [
     "Access",
+    "Approval",
+    "ApproveModelOperator",
+    "CheckServingOperator",
     "ContractSpec",
     "DataSpec",
     "DatasetVersion",

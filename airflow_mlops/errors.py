@@ -23,8 +23,9 @@ the operators translate: a :class:`VerdictError` never retries, an :class:`Outag
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from typing import ClassVar
 
 
 class MLOpsError(Exception):
@@ -81,6 +82,28 @@ class RecordTooLargeError(VerdictError, ValueError):
 
 class MissingEngineError(VerdictError, ImportError):
     """A library this step needs is not installed here; the message gives the install command."""
+
+    #: Which extra of the package brings a library; what is not listed is the team's own affair.
+    EXTRAS: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("duckdb", "fsspec", "numpy", "pandas", "pyarrow", "scipy", "sklearn"), "steps"),
+        "mlflow": "mlflow",
+        "great_expectations": "great-expectations",
+        "evidently": "evidently",
+        "gcsfs": "google",
+        "boto3": "amazon",
+    }
+
+    @classmethod
+    def of(cls, module: str) -> MissingEngineError | None:
+        """Build the error for a module that could not be found; None where no extra brings it."""
+        extra = cls.EXTRAS.get(module.partition(".")[0])
+        if extra is None:
+            return None
+        return cls(
+            f"The library {module.partition('.')[0]!r} is not installed where this step runs. Run: pip install "
+            f"'airflow-mlops[{extra}]' (Composer: PyPI packages; MWAA: requirements.txt). Or let the step run where it "
+            f"is: runtime: {{name: external_python, python: /path/to/python}}."
+        )
 
 
 class TrackingRefusedError(VerdictError):

@@ -64,6 +64,9 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     },
 }
 
+LINKS = ("MLflowRunLink", "ModelVersionLink", "ReportLink", "ReusedFromLink")
+OPERATORS = ("approval", "data", "model", "plan", "registry", "serving")
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description; it validates against Airflow's ``provider_info.schema.json``."""
@@ -85,10 +88,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "MLflow",
-                "python-modules": [f"airflow_mlops.operators.{name}" for name in ("data", "model", "plan", "registry")],
+                "python-modules": [f"airflow_mlops.operators.{name}" for name in OPERATORS],
             }
         ],
-        "extra-links": [f"airflow_mlops.links.{name}" for name in ("MLflowRunLink", "ModelVersionLink", "ReportLink")],
+        "extra-links": [f"airflow_mlops.links.{name}" for name in LINKS],
         "hooks": [{"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow"]}],
         "connection-types": [
             {

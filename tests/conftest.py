@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,3 +66,20 @@ def airflow_database() -> None:
         [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="session")
+def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which the plug-in of ``tests/plugins`` is installed, once."""
+    from tests.support.plugin import install
+
+    return install(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture(scope="module")
+def plugin(plugin_site: Path) -> Iterator[Path]:
+    """While a module's tests run, this process and those it starts see the plug-in of ``tests/plugins``."""
+    from tests.support.plugin import visible
+
+    with visible(plugin_site):
+        yield plugin_site

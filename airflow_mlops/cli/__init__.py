@@ -35,15 +35,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every verb."""
-    from airflow_mlops.cli import doctor, registry_verbs, run
+    from airflow_mlops.cli import doctor, infer_contract, init, registry_verbs, run, trace
     from airflow_mlops.cli.demo import verb as demo
 
     parser = argparse.ArgumentParser(
         prog="airflow-mlops", description="Production machine learning on Airflow and MLflow from one specification."
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    init.add_verb(verbs)
+    infer_contract.add_verb(verbs)
     run.add_verb(verbs)
     registry_verbs.add_verbs(verbs)
+    trace.add_verb(verbs)
     doctor.add_verb(verbs)
     demo.add_verb(verbs)
     return parser

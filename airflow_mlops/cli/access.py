@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.engines.tracking import TrackingServer
 from airflow_mlops.errors import InvalidSpecError
-from airflow_mlops.steps.__main__ import login_from_environment
+from airflow_mlops.steps.access_file import login_from_environment
 from airflow_mlops.steps.base import Access
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ class DatasetVersion(Record, schema="dataset/1"):
 
     digest: str
     uri: str
-    format: Literal["parquet", "csv"]
+    format: str
     conn_id: str | None = None
     window: Window | None = None
     event_time: str | None = None

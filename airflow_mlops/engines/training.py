@@ -180,8 +180,23 @@ def call_function(
         raise
     except (Exception, SystemExit) as exc:
         kind = OutageError if isinstance(exc, MemoryError) or looks_like_outage(exc) else VerdictError
-        raise kind(f"{place_of(exc, root)}: {name} raised {type(exc).__name__}: {exc}") from exc
+        said = f"{place_of(exc, root)}: {name} raised {type(exc).__name__}: {exc}"
+        raise kind(f"{said.rstrip('.')}. {_advice(exc, kind is OutageError)}") from exc
     return checked_result(made, name)
+
+
+def _what(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def _advice(exc: BaseException, outage: bool) -> str:
+    if isinstance(exc, MemoryError):
+        return "Give the worker more memory, or the function fewer rows."
+    if outage:
+        return "Something it reached for did not answer; the task is tried again."
+    if isinstance(exc, ModuleNotFoundError) and exc.name:
+        return f"Install what provides {exc.name!r} where this step runs, or correct the import."
+    return "Mend that line, or the rows or train.parameters it was given; the task's log has the whole traceback."
 
 
 def checked_result(made: Any, name: str) -> TrainingResult:
@@ -197,8 +212,8 @@ def checked_result(made: Any, name: str) -> TrainingResult:
         )
     if isinstance(result.model, tuple | list | dict | type):
         raise ModelRefusedError(
-            f"{name} returned a {type(result.model).__name__} and not a model. To give metrics or files beside the "
-            f"model, return airflow_mlops.TrainingResult(model, metrics={{...}}, artifacts={{...}})."
+            f"{name} returned {_what(result.model)} and not a fitted model: return what fit() gives. For metrics "
+            f"or files beside the model return airflow_mlops.TrainingResult(model, metrics={{...}}, artifacts={{...}})."
         )
     for metric, value in result.metrics.items():
         if not isinstance(metric, str) or not _NAME.match(metric):

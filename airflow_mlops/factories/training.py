@@ -19,24 +19,30 @@ from airflow_mlops.compat import (
 )
 from airflow_mlops.core.gate import check_rules
 from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.operators.approval import ApproveModelOperator
 from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
 from airflow_mlops.operators.model import EvaluateModelOperator, GateModelOperator, TrainModelOperator
 from airflow_mlops.operators.plan import PlanRunOperator
 from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator
-from airflow_mlops.spec.model import ModelSpec, ScheduleSpec
+from airflow_mlops.operators.serving import CheckServingOperator
+from airflow_mlops.spec import naming
+from airflow_mlops.spec.model import ModelSpec, RuntimeSpec, ScheduleSpec
 from airflow_mlops.spec.resolve import code_folder, contract_file, data_settings
 
 _TEXT = ["null", "string"]
 
 
 def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
-    """Plan, snapshot, validate, train, evaluate, gate, register, promote: one DAG for one model.
+    """Plan, snapshot, validate, train, evaluate, check serving, gate, register, approve, promote: one DAG, one model.
+
+    ``check_serving`` and ``approve`` are there where the specification asks for them.
 
     :param spec: the model's specification.
-    :param dag_id: default ``train_NAME``.
-    :raises InvalidSpecError: a gate rule or a file that the specification names does not exist.
+    :param dag_id: default ``train_NAME``, with profile and owner outside production.
+    :raises InvalidSpecError: a gate rule, a runtime or a file that the specification names does not exist.
     """
     check_rules(spec.gate.rules)
+    _check_runtimes(spec)
     contract = contract_file(spec)
     if not Path(contract).is_file():
         raise InvalidSpecError(
@@ -47,7 +53,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
     train = spec.train.model_dump(mode="json")
     code_path = str(code_folder(spec))
     with DAG(
-        dag_id=dag_id or f"train_{spec.name}",
+        dag_id=dag_id or naming.dag_id(f"train_{spec.name}", spec.profile, spec.owner),
         description=spec.description or f"Train, gate and promote {spec.name}",
         doc_md=describe(spec),
         schedule=_schedule(spec.schedule),
@@ -60,6 +66,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
     ) as dag:
         plan = PlanRunOperator(
             task_id="plan",
+            runtime=spec.runtime_of("plan").written,
             train=spec.train.window.model_dump(mode="json"),
             window_start="{{ params.window_start or '' }}",
             window_end="{{ params.window_end or '' }}",
@@ -76,12 +83,14 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
             with TaskGroup(group):
                 snapshot = SnapshotDataOperator(
                     task_id="snapshot",
+                    runtime=spec.runtime_of("snapshot").written,
                     data=data,
                     window=plan.output[window],
                     doc_md="Fixes the rows of the window as an immutable dataset version.",
                 )
                 accepted[group] = ValidateDataOperator(
                     task_id="validate",
+                    runtime=spec.runtime_of("validate").written,
                     dataset=snapshot.output,
                     contract=contract,
                     data=data,
@@ -89,6 +98,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
                 )
         candidate = TrainModelOperator(
             task_id="train",
+            runtime=spec.runtime_of("train").written,
             validation=accepted["training_data"].output,
             train=train,
             code_path=code_path,
@@ -101,6 +111,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
         accepted["evaluation_data"] >> candidate
         report = EvaluateModelOperator(
             task_id="evaluate",
+            runtime=spec.runtime_of("evaluate").written,
             model=candidate.output,
             validation=accepted["evaluation_data"].output,
             evaluation=spec.evaluation.model_dump(mode="json"),
@@ -110,25 +121,55 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
             code_path=code_path,
             doc_md="Scores candidate and champion on the same frozen rows.",
         )
+        serving = None
+        if spec.serving.check:
+            serving = CheckServingOperator(
+                task_id="check_serving",
+                runtime=spec.runtime_of("serving").written,
+                model=candidate.output,
+                serving=spec.serving.model_dump(mode="json"),
+                doc_md="Loads the logged model in a fresh interpreter and scores its input example, within limits.",
+            )
         decision = GateModelOperator(
             task_id="gate",
+            runtime=spec.runtime_of("gate").written,
             report=report.output,
+            serving=None if serving is None else serving.output,
             gate=spec.gate.model_dump(mode="json"),
             doc_md="Decides; XCom `reasons` and the linked report say why.",
         )
+        # From here on the registered model is written to, which may be another login's right.
+        writes: dict[str, Any] = {"mlflow_conn_id": spec.promotion_connection_id}
         version = RegisterModelOperator(
             task_id="register",
+            runtime=spec.runtime_of("register").written,
             decision=decision.output,
             registered_model=spec.registered_model,
             doc_md="Registers the candidate: one version per task and input, however often it is retried.",
+            **writes,
         )
+        approval = None
+        if spec.gate.approval.when != "never":
+            approval = ApproveModelOperator(
+                task_id="approve",
+                version=version.output,
+                alias=spec.promotion.alias,
+                timeout_hours=spec.gate.approval.timeout_hours,
+                assignees=spec.gate.approval.assignees,
+                doc_md="Waits for a person where the gate asks for one: in Airflow's Required Actions, or through "
+                f"`airflow-mlops promote {spec.registered_model} --approve --reason WHY`.",
+                **writes,
+            )
         PromoteModelOperator(
             task_id="promote",
+            runtime=spec.runtime_of("promote").written,
             version=version.output,
+            approval=None if approval is None else approval.output,
             alias=spec.promotion.alias,
             reason="{{ params.reason or 'the gate let it through' }}",
             outlets=[AssetAlias(name=champion_asset_name(spec))],
             doc_md=f"Moves the alias `{spec.promotion.alias}` by compare-and-swap over the promotion ledger.",
+            **writes,
         )
     return dag
 
@@ -157,7 +198,10 @@ def describe(spec: ModelSpec) -> str:
 | Training | `{spec.train.function}` ({spec.train.flavor}), on {window.length} ending {window.gap} before the window |
 | Evaluation | {spec.evaluation.task}: {", ".join(spec.evaluation.metrics)} |
 | Registered model | `{spec.registered_model}`, alias `{spec.promotion.alias}` |
+| Serving check | {_serving_words(spec)} |
 | Gate | {spec.gate.mode}, on hold: {spec.gate.on_hold} |
+| Approval | {_approval_words(spec)} |
+| Runs | {spec.runtime.name}{_other_runtimes(spec)} |
 
 **Gate rules**
 
@@ -168,6 +212,40 @@ def describe(spec: ModelSpec) -> str:
 Trigger by hand with `window_start` and `window_end` (the end is not included); `train_length` overrides the training
 window's length for one run.
 """
+
+
+def _serving_words(spec: ModelSpec) -> str:
+    serving = spec.serving
+    if not serving.check:
+        return "none"
+    return f"{serving.env} environment, {serving.timeout_seconds:g} s, {serving.memory_mb} MiB"
+
+
+def _approval_words(spec: ModelSpec) -> str:
+    approval = spec.gate.approval
+    if approval.when == "never":
+        return "no person is asked"
+    return f"{approval.when.replace('_', ' ')}, a hold after {approval.timeout_hours:g} hours"
+
+
+def _other_runtimes(spec: ModelSpec) -> str:
+    return "".join(f", {step}: {runtime.name}" for step, runtime in spec.step_runtimes.items())
+
+
+def _check_runtimes(spec: ModelSpec) -> None:
+    for place, runtime in (
+        ("runtime", spec.runtime),
+        *((f"step_runtimes.{k}", v) for k, v in spec.step_runtimes.items()),
+    ):
+        if runtime == RuntimeSpec(name="inline"):
+            continue
+        # Imported here: what nobody uses is not paid for while a DAG file is parsed.
+        from airflow_mlops.runtimes import make_runtime
+
+        try:
+            make_runtime(runtime.name, runtime.settings)
+        except InvalidSpecError as exc:
+            raise type(exc)(f"Model {spec.name!r}: {place}: {exc}") from exc
 
 
 def _schedule(schedule: ScheduleSpec) -> Any:
@@ -205,9 +283,8 @@ def _task_defaults(spec: ModelSpec) -> Mapping[str, Any]:
         "retries": schedule.retries,
         "retry_delay": timedelta(seconds=schedule.retry_delay_seconds),
         "execution_timeout": timedelta(minutes=schedule.task_timeout_minutes),
-        "mlflow_conn_id": spec.mlflow_conn_id,
+        "mlflow_conn_id": spec.connection_id,
         "experiment": spec.experiment_name,
-        "runtime": spec.runtime.written,
         "force": "{{ params.force }}",
     }
     if schedule.pool:

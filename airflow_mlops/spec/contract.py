@@ -22,8 +22,8 @@ _OURS = ("result_format", "catch_exceptions", "severity", "meta", "batch_id", "r
 class ExpectationSpec(Strict):
     """One expectation: its name, its arguments, and what follows when it is not met."""
 
-    type: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=200)
-    kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    type: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=200, description="Great Expectations' name for it.")
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict, description="Its arguments, as there.")
     on_failure: OnFailure = Field(
         default="fail",
         description="fail: the run stops; warn: it is said; quarantine: the rows at fault are set aside.",
@@ -60,7 +60,7 @@ class Contract(Strict):
         default=None, ge=0, le=1, description="More rows set aside than this share fail; None: min_rows alone decides."
     )
     expectations: tuple[ExpectationSpec, ...]
-    notes: str | None = None
+    notes: str | None = Field(default=None, description="For people.")
 
     _places: tuple[str, ...] = PrivateAttr(default=())
 

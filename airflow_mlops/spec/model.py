@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
 
+from airflow_mlops.core.data_sources import data_sources
 from airflow_mlops.core.metrics import metric_names
+from airflow_mlops.core.serving_rules import NEEDS_SERVING
 from airflow_mlops.core.windows import Length, WrittenLength
+from airflow_mlops.spec import naming
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
+# No underscore: it joins profile and owner in names.
+Profile = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*$", max_length=30)]
+StepName = Literal["plan", "snapshot", "validate", "train", "evaluate", "serving", "gate", "register", "promote"]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 FunctionPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
@@ -25,11 +31,41 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
+_CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@")
+_SECRET_KEY = re.compile(
+    r"(^|_)(password|passwd|pwd|passphrase|secret|token|api_?key|access_key|private_key|credentials?)$", re.IGNORECASE
+)
+
+
+def _secret_in(value: JsonValue, path: str = "") -> str:
+    """Return the dotted key under which a secret stands, by the key's name or the look of its value; else nothing."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            place = f"{path}.{key}" if path else key
+            if _SECRET_KEY.search(key):
+                return place
+            if found := _secret_in(inner, place):
+                return found
+    elif isinstance(value, list):
+        return next((found for inner in value if (found := _secret_in(inner, path))), "")
+    elif isinstance(value, str) and _CREDENTIALS.search(value):
+        return path
+    return ""
+
+
 class DataSpec(Strict):
     """Where the rows are and which column says when they happened."""
 
-    uri: str = Field(min_length=1, description="A file, a folder or a glob: a local path, s3:// or gs://.")
-    format: Literal["parquet", "csv"] = "parquet"
+    uri: str = Field(
+        min_length=1,
+        description="A file, a folder or a glob: a local path, s3:// or gs://. For other sources, what they say.",
+    )
+    format: str = Field(
+        default="parquet", min_length=1, description="parquet, csv, or the name of another installed data source."
+    )
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Settings of the data source, such as a table's name; never a secret."
+    )
     conn_id: str | None = Field(default=None, description="Airflow connection with the store's credentials.")
     event_time: Column | None = Field(
         default=None, description="Timestamp column that windows cut. A model's specification needs one."
@@ -45,8 +81,23 @@ class DataSpec(Strict):
     @field_validator("uri", "copy_to")
     @classmethod
     def _no_secret(cls, value: str | None) -> str | None:
-        if value and re.search(r"://[^/@]*:[^/@]*@", value):
+        if value and _CREDENTIALS.search(value):
             raise ValueError("the URI holds credentials; put them into an Airflow connection and name it in conn_id")
+        return value
+
+    @field_validator("format")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        data_sources.check(value)
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _no_secret_option(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if key := _secret_in(value):
+            raise ValueError(
+                f"options.{key} holds credentials; put them into an Airflow connection and name it in conn_id"
+            )
         return value
 
 
@@ -59,8 +110,8 @@ class ContractSpec(Strict):
 class TrainWindowSpec(Strict):
     """The window to train on, derived from the run's anchor window."""
 
-    length: WrittenLength
-    gap: WrittenLength = Length(count=0, unit="days")
+    length: WrittenLength = Field(description="How long the training window is.")
+    gap: WrittenLength = Field(default=Length(count=0, unit="days"), description="How long before the anchor it ends.")
 
 
 class TrainSpec(Strict):
@@ -72,13 +123,13 @@ class TrainSpec(Strict):
     serialization: str | None = Field(
         default=None, description="The flavour's own format name; None only for flavours with a single format."
     )
-    target: Column
-    weights: Column | None = None
+    target: Column = Field(description="Column to predict.")
+    weights: Column | None = Field(default=None, description="Column with one weight per row.")
     features: tuple[Column, ...] | None = Field(
         default=None, description="Columns the model gets; None: all but target, weights, ids, personal, event time."
     )
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    parameters: dict[str, Any] = Field(default_factory=dict, description="What the function gets as `parameters`.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seeds the generators; the function gets it, too.")
     window: TrainWindowSpec
     requirements: tuple[str, ...] | None = Field(
         default=None, description="pip requirements of the model; None: the installed versions of what it uses."
@@ -102,15 +153,15 @@ class TrainSpec(Strict):
 class EvaluationSpec(Strict):
     """How candidate and champion are measured on the same rows."""
 
-    task: Literal["binary", "multiclass", "regression"]
+    task: Literal["binary", "multiclass", "regression"] = Field(description="What is predicted.")
     metrics: tuple[str, ...] = Field(
         min_length=1, description="Built-in names such as roc_auc, or module:function for a callable of your own."
     )
     lower_is_better: tuple[str, ...] = Field(default=(), description="Your own metrics where less is better.")
-    slices: tuple[Column, ...] = ()
+    slices: tuple[Column, ...] = Field(default=(), description="Columns by whose values rows are measured apart.")
     max_slices: int = Field(default=200, gt=0, description="Distinct values per slice column; more is refused.")
-    bootstrap_draws: int = Field(default=1000, ge=100, le=100_000)
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    bootstrap_draws: int = Field(default=1000, ge=100, le=100_000, description="More slices need more draws.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="A proof's p is at most 1 - this.")
     on_overlap: Literal["cut", "needs_attention"] = Field(
         default="cut", description="Evaluation rows inside the champion's training window: cut away, or stop."
     )
@@ -126,7 +177,7 @@ class RuleSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    rule: str = Field(min_length=1)
+    rule: str = Field(min_length=1, description="The rule's name; its own settings stand beside it.")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -137,7 +188,7 @@ class RuleSpec(BaseModel):
 class ApprovalSpec(Strict):
     """Whether a person must say yes to a candidate that passed every rule."""
 
-    when: Literal["never", "first_model", "always"] = "never"
+    when: Literal["never", "first_model", "always"] = Field(default="never", description="Which candidates wait.")
     timeout_hours: float = Field(default=72.0, gt=0, description="After this long without an answer it is a hold.")
     assignees: tuple[str, ...] = Field(
         default=(), description="Airflow user names who may answer in Airflow's page; none: whoever may."
@@ -152,13 +203,13 @@ class GateSpec(Strict):
     mode: Literal["enforce", "dry_run"] = Field(
         default="enforce", description="dry_run: decide, register and say, but never move the alias."
     )
-    on_hold: Literal["skip", "fail"] = "skip"
+    on_hold: Literal["skip", "fail"] = Field(default="skip", description="What becomes of a held gate's task.")
 
 
 class ServingSpec(Strict):
     """How the logged model is tried in a fresh interpreter before it can be promoted."""
 
-    check: bool = True
+    check: bool = Field(default=True, description="Whether it is tried at all.")
     env: Literal["installed", "build"] = Field(
         default="installed",
         description="installed: the worker's own libraries, compared with the recorded ones; build: an environment "
@@ -167,7 +218,7 @@ class ServingSpec(Strict):
     timeout_seconds: float = Field(default=120.0, gt=0, description="For loading and scoring, not for building.")
     memory_mb: int = Field(default=4096, gt=0, description="Largest resident memory of the interpreter, in MiB.")
     repeats: int = Field(default=20, ge=1, le=10_000, description="Calls that are timed after a first one.")
-    build_timeout_seconds: float = Field(default=1800.0, gt=0)
+    build_timeout_seconds: float = Field(default=1800.0, gt=0, description="For making the environment.")
 
 
 class RuntimeSpec(BaseModel):
@@ -175,7 +226,7 @@ class RuntimeSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="The runtime's name, such as inline or external_python.")
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +248,7 @@ class PromotionSpec(Strict):
     """What moves when a candidate is let through."""
 
     registered_model: str | None = Field(default=None, min_length=1, description="Default: the model's name.")
-    alias: Name = "champion"
+    alias: Name = Field(default="champion", description="The alias that moves.")
     mlflow_conn_id: str | None = Field(
         default=None,
         description="Connection of the tasks that register and promote; default: the model's own. Give only its user "
@@ -209,18 +260,18 @@ class ScheduleSpec(Strict):
     """When training runs, and how Airflow should treat its tasks."""
 
     cron: str | None = Field(default=None, description="Cron expression; its data interval is the anchor window.")
-    timezone: str = "UTC"
+    timezone: str = Field(default="UTC", description="Zone of the cron expression and of start_date.")
     start_date: str | None = Field(default=None, description="ISO date of the first interval; needed with cron.")
     on_assets: tuple[str, ...] = Field(default=(), description="Names of Assets whose events start a run.")
     manual_window: Literal["param", "last_complete_interval"] = Field(
         default="param", description="What a manual run without window parameters takes; param: an error asks for it."
     )
-    catchup: bool = False
-    max_active_runs: int = Field(default=1, gt=0)
-    retries: int = Field(default=2, ge=0)
-    retry_delay_seconds: int = Field(default=60, ge=0)
-    task_timeout_minutes: int = Field(default=120, gt=0)
-    pool: str | None = None
+    catchup: bool = Field(default=False, description="Run the intervals since start_date that were missed.")
+    max_active_runs: int = Field(default=1, gt=0, description="Runs of the DAG at a time.")
+    retries: int = Field(default=2, ge=0, description="Of a task, after outages; verdicts are not retried.")
+    retry_delay_seconds: int = Field(default=60, ge=0, description="Wait before a retry.")
+    task_timeout_minutes: int = Field(default=120, gt=0, description="A task that takes longer is ended.")
+    pool: str | None = Field(default=None, description="Airflow pool of the tasks.")
 
     @field_validator("start_date")
     @classmethod
@@ -252,15 +303,21 @@ class ScheduleSpec(Strict):
 class ModelSpec(Strict):
     """One model, from its data to its schedule."""
 
-    name: Name
-    description: str = ""
-    owner: str = "airflow"
-    tags: tuple[str, ...] = ()
-    experiment: str | None = Field(default=None, description="MLflow experiment; default: the model's name.")
-    mlflow_conn_id: str = "mlflow_default"
+    name: Name = Field(description="The model's name; DAG, experiment and registered model are named after it.")
+    description: str = Field(default="", description="For people: on the DAG, the MLflow run and the version.")
+    owner: str = Field(default="airflow", description="Who answers for it; the DAG's owner.")
+    profile: Profile | None = Field(
+        default=None,
+        description="Where this runs, such as dev or prod. Outside prod, names carry profile and owner.",
+    )
+    tags: tuple[str, ...] = Field(default=(), description="Further tags of the DAG.")
+    experiment: str | None = Field(default=None, min_length=1, description="MLflow experiment; default: the name.")
+    mlflow_conn_id: str | None = Field(
+        default=None, min_length=1, description="Airflow connection; default: mlflow_default, or one by profile."
+    )
     runtime: RuntimeSpec = RuntimeSpec(name="inline")
-    step_runtimes: dict[str, RuntimeSpec] = Field(
-        default_factory=dict, description="Another runtime for single steps, by the step's name: train, validate ..."
+    step_runtimes: dict[StepName, RuntimeSpec] = Field(
+        default_factory=dict, description="Another runtime for single steps, by the step's name."
     )
     data: DataSpec
     contract: ContractSpec
@@ -284,6 +341,11 @@ class ModelSpec(Strict):
         if unknown:
             raise ValueError(f"evaluation.lower_is_better names {unknown}, which evaluation.metrics does not list")
         for number, rule in enumerate(self.gate.rules):
+            if rule.rule in NEEDS_SERVING and not self.serving.check:
+                raise ValueError(
+                    f"gate.rules[{number}] ({rule.rule}) reads the serving check, and serving.check is false: set it "
+                    f"to true, or drop the rule"
+                )
             metric = rule.settings.get("metric")
             if isinstance(metric, str) and metric not in self.evaluation.metrics:
                 raise ValueError(
@@ -298,12 +360,31 @@ class ModelSpec(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _owner_fits_names(self) -> Self:
+        naming.check_owner(self.owner, self.profile)
+        return self
+
+    def runtime_of(self, step: StepName) -> RuntimeSpec:
+        """Return where a step runs."""
+        return self.step_runtimes.get(step, self.runtime)
+
     @property
     def registered_model(self) -> str:
         """Return the registered model's name."""
-        return self.promotion.registered_model or self.name
+        return naming.registered_model(self.promotion.registered_model or self.name, self.profile, self.owner)
 
     @property
     def experiment_name(self) -> str:
         """Return the MLflow experiment's name."""
-        return self.experiment or self.name
+        return naming.experiment(self.experiment or self.name, self.profile, self.owner)
+
+    @property
+    def connection_id(self) -> str:
+        """Return the MLflow connection of the tasks that train and measure."""
+        return self.mlflow_conn_id or naming.connection(self.profile, self.owner)
+
+    @property
+    def promotion_connection_id(self) -> str:
+        """Return the MLflow connection of the tasks that register and promote."""
+        return self.promotion.mlflow_conn_id or self.connection_id

@@ -24,7 +24,7 @@ from airflow_mlops.core.registry import Registry
 from airflow_mlops.engines import runs
 from airflow_mlops.engines.tracking import TrackingServer, connected
 from airflow_mlops.engines.tracking_errors import is_outage
-from airflow_mlops.errors import InvalidSpecError, MLOpsError
+from airflow_mlops.errors import InvalidSpecError, MissingEngineError, MLOpsError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -189,8 +189,19 @@ def perform(request: StepRequest, access: Access) -> Record:
     :raises UnknownNameError: no step has that name.
     :raises InvalidSpecError: the payload does not fit the step; the message names each place.
     :raises VerdictError: the step's own reasons; a retry finds the same.
+    :raises MissingEngineError: a library that the step needs is not installed here.
     :raises OutageError: something outside did not answer.
     """
+    try:
+        return _perform(request, access)
+    except ModuleNotFoundError as exc:
+        named = MissingEngineError.of(exc.name or "")
+        if named is None:
+            raise
+        raise named from exc
+
+
+def _perform(request: StepRequest, access: Access) -> Record:
     step: Step[Any, Any] = STEPS.load(request.step)()
     payload = read_payload(step.payload_type, request)
     with connected(access.server, access.login) as client:

@@ -15,6 +15,7 @@ from airflow_mlops.core.records import (
     Promotion,
     Record,
     RunPlan,
+    ServingReport,
     TrainedModel,
     ValidationReport,
     Window,
@@ -35,6 +36,7 @@ class TrainingOutcome:
     evaluation_data: ValidationReport | None = None
     model: TrainedModel | None = None
     report: EvaluationReport | None = None
+    serving: ServingReport | None = None
     decision: GateDecision | None = None
     version: ModelVersionRef | None = None
     promotion: Promotion | None = None
@@ -58,7 +60,10 @@ def run_training(
     force: bool = False,
     progress: Callable[[str, Record], None] = lambda name, record: None,
 ) -> TrainingOutcome:
-    """Plan, snapshot, validate, train, evaluate, gate, register and promote ``spec`` for one window.
+    """Plan, snapshot, validate, train, evaluate, check serving, gate, register and promote ``spec`` for one window.
+
+    Where the gate asks for a person's approval the run ends with the candidate registered; ``ended`` says how to
+    approve it. Every step runs in this process, whatever runtime the specification names.
 
     The run's key is the model and the window, so asking again adopts what exists; the inputs are the DAG's, so the
     model is the DAG's.
@@ -110,6 +115,7 @@ def run_training(
         "train",
         "train",
         dataset=made["training_data"].dataset,
+        validation_run_id=made["training_data"].run_id,
         train=train,
         code_path=code_path,
         data=data,
@@ -121,17 +127,36 @@ def run_training(
         "evaluate",
         model=made["model"],
         dataset=made["evaluation_data"].dataset,
+        validation_run_id=made["evaluation_data"].run_id,
         evaluation=spec.evaluation.model_dump(mode="json"),
         registered_model=spec.registered_model,
         alias=spec.promotion.alias,
         seed=spec.train.seed,
         code_path=code_path,
     )
-    decision: GateDecision = step("gate", "gate", report=made["report"], gate=spec.gate.model_dump(mode="json"))
+    if spec.serving.check:
+        served: ServingReport = step(
+            "serving", "check_serving", model=made["model"], serving=spec.serving.model_dump(mode="json")
+        )
+        made["serving"] = served
+        if served.is_failure:
+            return TrainingOutcome(**made, ended=served.sentence, failed=True)
+    decision: GateDecision = step(
+        "gate",
+        "gate",
+        report=made["report"],
+        gate=spec.gate.model_dump(mode="json"),
+        serving=made.get("serving"),
+    )
     made["decision"] = decision
     if not decision.lets_through or not promote:
         return TrainingOutcome(**made, ended=f"{decision.verdict}: {decision.sentence}", failed=decision.is_failure)
     made["version"] = step("register", "register", decision=decision, registered_model=spec.registered_model)
+    version: ModelVersionRef = made["version"]
+    if decision.verdict == "needs_approval":
+        approve = f"airflow-mlops promote {version.name} {version.version} --approve --reason 'WHY'"
+        alias = "" if spec.promotion.alias == "champion" else f" --alias {spec.promotion.alias}"
+        return TrainingOutcome(**made, ended=f"needs_approval: {decision.sentence} To approve it: {approve}{alias}")
     promotion: Promotion = step(
         "promote", "promote", version=made["version"], alias=spec.promotion.alias, author=author, reason=reason
     )

@@ -61,11 +61,19 @@ class Ran:
         self.tasks = {ti.task_id: str(ti.state) for ti in dag_run.get_task_instances()}
         mine = select(XComModel).where(XComModel.dag_id == dag.dag_id, XComModel.run_id == dag_run.run_id)
         with create_session() as session:
-            self.xcoms = {(x.task_id, x.key): XComModel.deserialize_value(x) for x in session.scalars(mine)}
+            found = [(x.task_id, x.key, x.map_index, XComModel.deserialize_value(x)) for x in session.scalars(mine)]
+        self.xcoms = {(task, key): value for task, key, _, value in found}
+        self._by_index = sorted(
+            (((task, key, index), value) for task, key, index, value in found if index >= 0), key=lambda pair: pair[0]
+        )
 
     def record(self, task_id: str, key: str = "return_value") -> Any:
         """Return what a task pushed, or None."""
         return self.xcoms.get((task_id, key))
+
+    def mapped(self, task_id: str, key: str = "return_value") -> list[Any]:
+        """Return what the copies of a mapped task pushed, in the order of their index."""
+        return [value for (task, name, _), value in self._by_index if (task, name) == (task_id, key)]
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ train:
   features: [x, z]
   window: {length: 1 month}
 evaluation: {task: multiclass, metrics: [accuracy, log_loss], bootstrap_draws: 200}
+serving: {check: false}
 gate:
   rules:
     - {rule: at_least, metric: accuracy, value: 0.4}

@@ -76,7 +76,7 @@ def test_only_the_promotion_s_connection_moves_the_champion(
     with as_person(shared, "trainer") as client:
         experiment = client.create_experiment("guarded")
     with connected(TrackingServer(shared.uri), Login(*ADMIN)):
-        AuthServiceClient(shared.uri).create_experiment_permission(experiment, "promoter", "EDIT")
+        AuthServiceClient(shared.uri).grant_user_permission("promoter", "experiment", experiment, "EDIT")
     path = write_small_model(tmp_path, "guarded", "promotion: {mlflow_conn_id: mlflow_promotion}\n")
 
     ran = run_dag(training_dag(load_spec(path, profile="prod")), **FEBRUARY)

@@ -79,7 +79,7 @@ def test_the_wheel_holds_package_and_templates_and_nothing_else(dist: Path) -> N
 
     assert {name.split("/")[0] for name in names} == {"airflow_mlops", "airflow_mlops-0.1.0.dist-info"}
     assert {f"airflow_mlops/templates/{name}" for name in TEMPLATES} <= set(names)
-    assert "airflow_mlops/py.typed" in names
+    assert {"airflow_mlops/py.typed", "airflow_mlops/step_requirements.txt"} <= set(names)
 
 
 def test_airflow_shows_the_provider_without_a_warning(installed: Path) -> None:

@@ -14,6 +14,7 @@ train:
   target: y
   window: {{length: 1 month}}
 evaluation: {{task: binary, metrics: [roc_auc], bootstrap_draws: 200}}
+serving: {{check: {serving}}}
 gate:
   rules:
     - {{rule: at_least, metric: roc_auc, value: 0.6}}
@@ -31,10 +32,11 @@ def train(data, target, *, weights, parameters, seed):
 CONTRACT = "expectations: [{type: expect_column_values_to_not_be_null, kwargs: {column: y}}]\n"
 
 
-def write_small_model(folder: Path, name: str, more: str = "") -> Path:
+def write_small_model(folder: Path, name: str, more: str = "", *, serving: bool = False) -> Path:
     """Write rows of January to March 2024, contract, training function and specification; return the last's path.
 
     :param more: YAML lines put after the specification.
+    :param serving: check that the model can be served, which takes some seconds.
     """
     import numpy as np
     import pandas as pd
@@ -48,5 +50,5 @@ def write_small_model(folder: Path, name: str, more: str = "") -> Path:
     (folder / "team.py").write_text(TEAM)
     (folder / "contract.yaml").write_text(CONTRACT)
     path = folder / f"{name}.yaml"
-    path.write_text(SPEC.format(name=name) + more)
+    path.write_text(SPEC.format(name=name, serving=str(serving).lower()) + more)
     return path

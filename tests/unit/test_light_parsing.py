@@ -16,6 +16,7 @@ SHELLS = (
     "factories.training",
     "hooks.mlflow",
     "links",
+    "operators.approval",
     "operators.data",
     "operators.model",
     "operators.plan",

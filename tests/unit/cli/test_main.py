@@ -27,7 +27,7 @@ def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    verbs = ("run", "history", "promote", "rollback", "doctor", "demo")
+    verbs = ("run", "history", "promote", "rollback", "trace", "infer-contract", "init", "doctor", "demo")
     for verb in verbs:
         with pytest.raises(SystemExit) as stopped:
             build_parser().parse_args([verb, "--help"])

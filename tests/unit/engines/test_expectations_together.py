@@ -39,3 +39,16 @@ def test_more_than_are_checked_at_once_come_back_in_order() -> None:
 
     assert [outcome.number for outcome in outcomes] == list(range(70))
     assert [outcome.status for outcome in outcomes] == ["pass"] * 35 + ["fail"] * 35
+
+
+def test_a_column_that_is_alone_asked_for_and_not_there_is_missing() -> None:
+    contract = load_contract({"expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "gone"}}]})
+
+    assert [one.status for one in evaluate(pd.DataFrame({"x": [1]}), contract, [0])] == ["fail"]
+
+
+def test_the_place_of_a_column_is_its_place_in_the_whole_table() -> None:
+    kwargs = {"column": "y", "column_index": 1}
+    contract = load_contract({"expectations": [{"type": "expect_column_to_exist", "kwargs": kwargs}]})
+
+    assert [one.status for one in evaluate(pd.DataFrame({"x": [1], "y": [2]}), contract, [0])] == ["pass"]
