@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -165,9 +166,12 @@ class GateModelOperator(StepOperator[GateDecision]):
 
     def announce(self, record: GateDecision, context: Context) -> None:
         """Log the verdict and every rule's sentence, and push the reasons under their own XCom key."""
-        self.log.info("Verdict: %s. %s", record.verdict, record.sentence)
+        # What stops the run stands out in Airflow's page.
+        verdict = logging.INFO if record.lets_through else logging.WARNING
+        self.log.log(verdict, "Verdict: %s. %s", record.verdict, record.sentence)
         for result in record.results:
-            self.log.info("[%s] %s: %s", result.status, result.rule, result.sentence)
+            level = logging.INFO if result.status == "pass" else logging.WARNING
+            self.log.log(level, "[%s] %s: %s", result.status, result.rule, result.sentence)
         context["ti"].xcom_push(key="reasons", value=[record.sentence, *record.reasons])
 
     def judge(self, record: GateDecision) -> None:

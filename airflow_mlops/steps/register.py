@@ -260,7 +260,7 @@ def describe(payload: RegisterPayload, task_url: str | None, blanks: Sequence[Bl
         else "",
         card,
         "\n".join(reasons),
-        f"Trained on {model.row_count} rows of {model.train_window or 'data without a window'}, judged on "
+        f"Trained on {model.row_count:,} rows of {model.train_window or 'data without a window'}, judged on "
         f"{decision.window or 'data without a window'}.",
         f"Evidence: `{decision.evidence_uri}`. Decision: `{decision.decision_uri}`.",
         f"[The Airflow task that registered it]({task_url})" if task_url else "",
