@@ -70,7 +70,7 @@ class ApproveModelOperator(_Base):
     :param mlflow_conn_id: Airflow connection of type ``mlflow``.
     """
 
-    template_fields: Sequence[str] = ("version", "alias", "timeout_hours", "assignees")
+    template_fields: Sequence[str] = ("version", "alias", "timeout_hours", "assignees", "mlflow_conn_id")
     operator_extra_links = (ModelVersionLink(), ReportLink())
     ui_color = "#e8f1fa"
 

@@ -42,7 +42,7 @@ class StepOperator(BaseOperator, Generic[RecordT]):
     #: What the links store while the task runs; None before.
     link_addresses: dict[str, str] | None = None
 
-    template_fields: Sequence[str] = ("experiment", "runtime", "force")
+    template_fields: Sequence[str] = ("experiment", "mlflow_conn_id", "runtime", "force")
     operator_extra_links = (MLflowRunLink(), ModelVersionLink(), ReportLink(), ReusedFromLink())
     ui_color = "#e8f1fa"
 

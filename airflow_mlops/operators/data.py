@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ class ValidateDataOperator(StepOperator[ValidationReport]):
 
     def announce(self, record: ValidationReport, context: Context) -> None:
         """Log the verdict and each finding."""
-        self.log.info("%s", record.sentence)
+        self.log.log(logging.ERROR if record.is_failure else logging.INFO, "%s", record.sentence)
         for finding in record.findings:
             self.log.warning("[%s] %s", finding.on_failure, finding.sentence)
 

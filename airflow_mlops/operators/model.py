@@ -26,7 +26,14 @@ class TrainModelOperator(StepOperator[TrainedModel]):
 
     step = "train"
     record_type = TrainedModel
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "validation", "train", "data")
+    template_fields: Sequence[str] = (
+        *StepOperator.template_fields,
+        "validation",
+        "train",
+        "code_path",
+        "data",
+        "model_name",
+    )
 
     def __init__(
         self,
@@ -89,7 +96,15 @@ class EvaluateModelOperator(StepOperator[EvaluationReport]):
 
     step = "evaluate"
     record_type = EvaluationReport
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "model", "validation", "evaluation")
+    template_fields: Sequence[str] = (
+        *StepOperator.template_fields,
+        "model",
+        "validation",
+        "evaluation",
+        "registered_model",
+        "alias",
+        "code_path",
+    )
 
     def __init__(
         self,
