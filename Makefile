@@ -84,4 +84,4 @@ system: # Postgres for the tests of races: found, or installed when root
 	@scripts/system-packages
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(STEPS) .demo dist build
+	rm -rf $(VENV) $(STEPS) .demo dist build site

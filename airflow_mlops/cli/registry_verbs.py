@@ -13,7 +13,11 @@ from airflow_mlops.core.ledger import DECISIONS
 from airflow_mlops.errors import InvalidSpecError
 
 #: Airflow cannot be told from outside that its question was answered; see ``ApproveModelOperator``.
-_WAKING = "(An Airflow task that still asks goes by this, whatever is answered there.)"
+_WAKING = (
+    "(An Airflow task that still asks does not hear of this: its run goes on waiting, and the run's Asset event with "
+    "it; with max_active_runs 1 later runs queue behind it. Press either button on the task's page in Airflow to let "
+    "the run go on: it goes by this decision, whichever was pressed.)"
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,7 +116,9 @@ def run_promote(args: argparse.Namespace) -> int:
         if args.adopt:
             record = adopt(client, wish)
         else:
-            record = override(client, wish, args.version or _registered(client, access, args, wish))
+            record = override(
+                client, wish, _registered(client, access, args, wish) if args.version is None else args.version
+            )
     return _tell(record, args)
 
 

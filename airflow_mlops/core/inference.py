@@ -143,7 +143,7 @@ def infer(seen: TableSeen, *, labels: bool | None = None) -> Inferred:
         left_out.append(said)
     share, share_reason = None, ""
     for column in seen.columns:
-        found = list(_about(column, seen, labels))
+        found = [_writable(one) for one in _about(column, seen, labels)]
         proposals += [one for one in found if isinstance(one, Proposal)]
         left_out += [one for one in found if isinstance(one, str)]
         if column.role == "target" and column.worst_missing < 1:
@@ -200,6 +200,16 @@ def accepted_types(column: ColumnSeen) -> tuple[str, ...]:
     }
     seen = ["str" if dtype == "object" else dtype for dtype in column.dtypes]
     return tuple(dict.fromkeys([*seen, *also.get(column.kind, ())]))
+
+
+def _writable(found: Proposal | str) -> Proposal | str:
+    """Return what was found, or in words that a limit of it came out infinite: sums near the largest float do."""
+    if isinstance(found, str):
+        return found
+    numbers = [value for one in found.kwargs.values() for value in (one if isinstance(one, list | tuple) else [one])]
+    if all(math.isfinite(value) for value in numbers if isinstance(value, float)):
+        return found
+    return f"{found.type} would need an infinite number: left out"
 
 
 def outward(low: float, high: float, *, whole: bool) -> tuple[int | float | None, int | float | None]:
@@ -315,6 +325,10 @@ def _labels(column: ColumnSeen) -> Iterator[Proposal | str]:
 def _range(column: ColumnSeen, seen: TableSeen) -> Iterator[Proposal | str]:
     if column.low is None or column.high is None:
         yield f"{_quoted(column.name)} has no finite value: no range"
+        return
+    if column.kind == "whole" and max(abs(column.low), abs(column.high)) >= 2**63:
+        # Great Expectations compares them as floats, which cannot tell neighbours of this size apart.
+        yield f"{_quoted(column.name)} holds whole numbers beyond 64 signed bits: no range"
         return
     low, high = outward(column.low, column.high, whole=column.kind == "whole")
     kwargs: dict[str, Any] = {"column": column.name}

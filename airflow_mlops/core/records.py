@@ -213,6 +213,7 @@ class EvaluationReport(Record, schema="evaluation/1"):
     """Candidate and champion on the same frozen rows. Slices, differences and replicates are in ``evidence_uri``."""
 
     model: TrainedModel
+    alias: str = "champion"
     champion: ChampionRef | None
     champion_problem: str | None = None
     ledger_entry: int = 0
@@ -268,6 +269,7 @@ class GateDecision(Record, schema="gate/1"):
     results: tuple[RuleResult, ...] = ()
     result_count: int = 0
     model: TrainedModel
+    alias: str = "champion"
     champion: ChampionRef | None = None
     ledger_entry: int = 0
     window: Window | None

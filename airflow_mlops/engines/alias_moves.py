@@ -362,7 +362,6 @@ def _answer(
 ) -> Promotion:
     head = ledger.head if ledger is not None else None
     body = line.body if line is not None else None
-    log.info("%s: %s", outcome, sentence)
     return Promotion(
         outcome=outcome,
         name=wish.name,

@@ -22,7 +22,7 @@ from airflow_mlops.core.ledger import Body, Judged, Ledger
 from airflow_mlops.core.records import Approval, ModelVersionRef, Promotion
 from airflow_mlops.engines import versions
 from airflow_mlops.engines.alias_moves import Wish, promote, refusal
-from airflow_mlops.engines.promotions import append, command, read_ledger, settle
+from airflow_mlops.engines.promotions import DEFAULT_ALIAS, append, command, read_ledger, settle
 from airflow_mlops.engines.runs import DUPLICATE_OF, INPUT_DIGEST, KEY, SUPERSEDED_BY
 from airflow_mlops.errors import InvalidSpecError, LedgerError
 
@@ -114,20 +114,30 @@ def record_approval(client: MlflowClient, version: ModelVersionRef, alias: str, 
     return _approval(version, line)
 
 
-def ask(client: MlflowClient, version: ModelVersionRef, alias: str, *, by: str, hours: float) -> datetime:
+def ask(client: MlflowClient, version: ModelVersionRef, alias: str, *, by: str, attempt: int, hours: float) -> datetime:
     """Mark the version as waiting for an answer and return until when.
 
-    A task that is tried again goes on with the clock of its first try; one that is cleared after a time-out starts
-    anew.
+    A task that is tried again or cleared while it waits goes on with its first clock as long as that runs. Later it
+    starts anew, so that nobody's time is over before the question is read: a try that failed to note the time-out asks
+    once more. Only the try that set the clock is told that it has run out.
 
     :param by: the key of the task that asks.
+    :param attempt: the task's try number; the same one may ask again and again.
     :raises LedgerError: the version was deleted or replaced by another model.
     """
     known = _state(_require(client, version))
+    now, length = datetime.now(UTC), timedelta(hours=hours)
     asked = _time(known.get("asked_at")) if (known.get("outcome"), known.get("asked_by")) == ("waiting", by) else None
-    asked = asked or datetime.now(UTC)
-    until = asked + timedelta(hours=hours)
-    state = {"outcome": "waiting", "asked_by": by, "asked_at": asked.isoformat(), "until": until.isoformat()}
+    if asked is None or (asked + length <= now and known.get("attempt") != attempt):
+        asked = now
+    until = asked + length
+    state = {
+        "outcome": "waiting",
+        "asked_by": by,
+        "attempt": attempt,
+        "asked_at": asked.isoformat(),
+        "until": until.isoformat(),
+    }
     if known != state:
         _show(client, version, alias, state)
     return until
@@ -164,7 +174,7 @@ def approve(client: MlflowClient, wish: Wish, number: int) -> tuple[Approval | N
     :raises InvalidSpecError: there is no such version, or it does not wait for approval.
     :raises LedgerError: it was rejected, or only a person can settle the ledger.
     """
-    version = candidate(client, wish.name, number)
+    version = candidate(client, wish.name, number, wish.alias)
     act = Wish(wish.name, wish.alias, COMMAND_LINE, wish.reason, f"approve/{wish.name}/{number}/{version.digest[:12]}")
     ledger = read_ledger(client, wish.name, wish.alias)
     undecided = ledger.decision(number, version.digest) is None and ledger.by_key(act.key) is None
@@ -187,7 +197,7 @@ def reject(client: MlflowClient, wish: Wish, number: int) -> Approval:
     :raises InvalidSpecError: there is no such version, or it does not wait for approval.
     :raises LedgerError: it was approved.
     """
-    version = candidate(client, wish.name, number)
+    version = candidate(client, wish.name, number, wish.alias)
     answer = Answer("reject", wish.author, wish.reason, COMMAND_LINE)
     approval = record_approval(client, version, wish.alias, answer)
     if approval.outcome != "rejected":
@@ -199,10 +209,10 @@ def reject(client: MlflowClient, wish: Wish, number: int) -> Approval:
     return approval
 
 
-def candidate(client: MlflowClient, name: str, number: int) -> ModelVersionRef:
+def candidate(client: MlflowClient, name: str, number: int, alias: str) -> ModelVersionRef:
     """Rebuild, from a version's own tags, what the register task handed on of a candidate that needs approval.
 
-    :raises InvalidSpecError: there is no such version, or nobody is asked about it.
+    :raises InvalidSpecError: there is no such version, nobody is asked about it, or it was judged for another alias.
     """
     found = versions.get_version(client, versions.check_name(name), number)
     if found is None:
@@ -213,6 +223,8 @@ def candidate(client: MlflowClient, name: str, number: int) -> ModelVersionRef:
     facts, tags = versions.facts_of(found), found.tags
     if (why := _not_asked(found)) is not None:
         raise InvalidSpecError(f"Version {number} of {name!r} does not wait for approval: {why}")
+    if (why := _not_for(found, read_ledger(client, name, alias))) is not None:
+        raise InvalidSpecError(f"Version {number} of {name!r} does not wait for approval as {alias!r}: {why}")
     return ModelVersionRef(
         name=name,
         version=number,
@@ -237,6 +249,7 @@ def waiting(client: MlflowClient, ledger: Ledger) -> tuple[Waiting, ...]:
         _waiting(name, version)
         for version in found
         if _not_asked(version) is None
+        and _not_for(version, ledger) is None
         and int(version.tags[versions.LEDGER_ENTRY]) == ledger.number
         and ledger.decision(int(version.version), version.tags[versions.MODEL_DIGEST]) is None
     )
@@ -275,6 +288,27 @@ def _not_asked(version: ModelVersion) -> str | None:
         if tag in tags:
             return f"it is {what} version {tags[tag]}, which its task registered. Decide on that one."
     return None
+
+
+def _not_for(version: ModelVersion, ledger: Ledger) -> str | None:
+    """Say why the gate's verdict is not about the ledger's alias, or None where it is.
+
+    A version of an earlier release does not say which alias it was judged for. It passes where the alias is in use
+    already, or is the one that everybody gets who names none.
+    """
+    judged = version.tags.get(versions.JUDGED_ALIAS)
+    if judged == ledger.alias:
+        return None
+    if judged is not None:
+        mend = "Leave --alias out" if judged == DEFAULT_ALIAS else f"Write --alias {judged}"
+        return f"its gate judged it for the alias {judged!r}. {mend}, or train it for {ledger.alias!r}."
+    if ledger.lines or ledger.alias == DEFAULT_ALIAS:
+        return None
+    return (
+        f"nothing was ever {ledger.alias!r}, and the version does not say which alias its gate judged it for. Check "
+        f"--alias; without it the command means {DEFAULT_ALIAS!r}. To start {ledger.alias!r} with this version all the "
+        f"same, promote it with --override."
+    )
 
 
 def _waiting(name: str, version: ModelVersion) -> Waiting:

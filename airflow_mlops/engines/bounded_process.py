@@ -1,10 +1,7 @@
 """A command within limits of time and memory, in a process group of its own that ends with whoever started it.
 
-Beside the command runs a watcher, the leader of the group. It waits for the end of a pipe that this process holds; when
-this process dies, be it by SIGKILL, the kernel closes the pipe and the watcher kills the whole group, itself included.
-So nothing is left of a killed task: not the command, nor what the command started. The watcher is there first and the
-command is born into its group, so there is no moment in between; and as long as the watcher is not reaped, the group's
-number cannot be somebody else's.
+So nothing is left of a killed task: not the command, nor what the command started. What leaves the group on purpose
+(``setsid``) is not found; the command itself is, as long as this process lives.
 """
 
 from __future__ import annotations
@@ -12,18 +9,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-#: The watcher: it waits for the end of its standard input.
-_WATCH = "import os, signal, sys; sys.stdin.buffer.read(); os.killpg(0, signal.SIGKILL)"
+from airflow_mlops.engines.process_group import ProcessGroup
+
+#: How long a killed command may take to end: one that waits for a broken disk cannot be killed at all.
+KILLED_SECONDS = 10.0
 POLL_SECONDS = 0.05
 #: Characters of output that are kept: the last ones.
 TAIL_CHARACTERS = 16_000
@@ -61,7 +59,7 @@ def run_bounded(
         times a second, on Linux.
     """
     began = time.monotonic()
-    with _group() as group:
+    with closing(ProcessGroup()) as group:
         process = subprocess.Popen(  # noqa: S603  # the caller's own command
             [str(word) for word in command],
             cwd=folder,
@@ -69,7 +67,7 @@ def run_bounded(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            process_group=group,
+            process_group=group.number,
         )
         tail = _Tail(process.stdout)
         reason: Literal["ended", "timed_out", "over_memory"] = "ended"
@@ -85,42 +83,20 @@ def run_bounded(
                     break
                 if memory_bytes is not None:
                     looked = time.monotonic()
-                    peak = max(peak, resident_bytes(group))
+                    peak = max(peak, resident_bytes(group.number))
                     # Where thousands of processes run, looking takes long: spend a tenth of the time on it at most.
                     pause = max(POLL_SECONDS, 9 * (time.monotonic() - looked))
                     if peak > memory_bytes:
                         reason = "over_memory"
                         break
         finally:
-            _kill(group)
-            process.wait()
+            group.signal(signal.SIGKILL)
+            process.kill()  # it may have left the group
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(KILLED_SECONDS)
         output = tail.read()
-    return Ended(reason, process.returncode, time.monotonic() - began, peak, output)
-
-
-@contextmanager
-def _group() -> Iterator[int]:
-    """Start the watcher; yield the number of its group. Afterwards nothing of the group is left."""
-    watcher = subprocess.Popen(  # noqa: S603  # our own few words
-        [sys.executable, "-I", "-S", "-c", _WATCH],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # Only what an interpreter needs to start: the model's code can read the environment of its neighbours.
-        env={name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH") if name in os.environ},
-        cwd="/",
-        process_group=0,
-    )
-    try:
-        yield watcher.pid
-    finally:
-        _kill(watcher.pid)
-        watcher.communicate()
-
-
-def _kill(group: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
-        os.killpg(group, signal.SIGKILL)
+    code = -signal.SIGKILL if process.returncode is None else process.returncode
+    return Ended(reason, code, time.monotonic() - began, peak, output)
 
 
 def resident_bytes(group: int) -> int:

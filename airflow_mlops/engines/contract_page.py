@@ -19,6 +19,7 @@ th{font-weight:600;background:#f4f6f8}code{font-size:.9em;overflow-wrap:anywhere
 .unchecked{color:#57606a}.note{color:#57606a}dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}
 dt{color:#57606a}dd{margin:0}
 """
+_ORDER = ("error", "fail", "quarantine", "warn", "unchecked", "pass")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def render_page(
         f'<tr><td class="mark {escape(line.mark)}">{escape(line.mark)}</td><td>{escape(line.sentence)}'
         f"{f'<div class=note>{escape(line.notes)}</div>' if line.notes else ''}</td>"
         f"<td><code>{escape(line.expectation)}</code></td><td>{escape(line.on_failure)}</td></tr>"
-        for line in lines
+        # What is wrong first; within one kind as the contract has them.
+        for line in sorted(lines, key=lambda line: _ORDER.index(line.mark) if line.mark in _ORDER else 0)
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data contract: {escape(verdict)}</title>'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import re
 import sys
@@ -9,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core.keys import digest_of
@@ -72,6 +76,39 @@ def describe_environment(*, distributions: Iterable[str] = (), modules: Iterable
         libraries=_with_dependencies(names),
         direct=tuple(sorted(names)),
     )
+
+
+def loose_modules(modules: Iterable[str]) -> dict[str, str]:
+    """Return, for modules whose version says nothing of their content, a digest over their Python files.
+
+    Those are modules on the import path that no distribution brought (Airflow puts its DAG and plug-in folders there),
+    and editable installs, whose files change under one version.
+
+    :param modules: top-level names; what is not found, comes with Python or is compiled has no entry.
+    """
+    providers = _providers()
+    found: dict[str, str] = {}
+    for name in sorted({module.partition(".")[0] for module in modules} - {"airflow", "airflow_mlops"}):
+        if providers.get(name) and not any(_is_editable(distribution) for distribution in providers[name]):
+            continue
+        spec = PathFinder.find_spec(name)
+        if spec is None:
+            continue
+        folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+        files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+        if not files and spec.origin is not None and spec.origin.endswith(".py"):
+            files = [Path(spec.origin)]
+        if files:
+            found[name] = digest_of([[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files])
+    return found
+
+
+def _is_editable(distribution: str) -> bool:
+    try:
+        written = metadata.distribution(distribution).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return False
+    return bool(written and json.loads(written).get("dir_info", {}).get("editable"))
 
 
 def versions_of(*names: str) -> dict[str, str | None]:

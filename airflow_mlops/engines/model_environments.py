@@ -20,6 +20,7 @@ from typing import Any
 from airflow_mlops.core.records import VersionDifference
 from airflow_mlops.engines.bounded_process import run_bounded
 from airflow_mlops.engines.environment import installed
+from airflow_mlops.errors import OutageError
 
 REQUIREMENTS = "requirements.txt"
 #: Lines of an installer's output that a person is shown.
@@ -37,6 +38,25 @@ _PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "CUDA_", "NVIDIA_",
 #: What an installer gets on top: its own settings, proxies and certificates.
 _INSTALLER_NAMES = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"})
 _INSTALLER_PREFIXES = ("UV_", "PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+
+#: What uv and pip say when the way to the package index, or the index itself, is what failed. pip says of every try that
+#: failed how many are left, and goes on: only the last one is a failure.
+_OUTAGE = re.compile(
+    r"error sending request for url|client error \(Connect\)|connect(ion)? error|connection (refused|reset|aborted)"
+    r"|failed to establish a new connection|(name resolution|dns error|getaddrinfo failed|name or service not known)"
+    r"|(connection|operation|read|request) timed out|network timeout|ReadTimeoutError|ConnectTimeout"
+    r"|cannot connect to proxy|network is unreachable|no route to host|remote end closed connection"
+    r"|HTTP (status )?(server |client )?error:? \(?(429|5\d\d)\b|\b(429 Client|5\d\d Server) Error\b"
+    r"|too many (429|5\d\d) error responses",
+    re.IGNORECASE,
+)
+_TRIED_AGAIN = re.compile(r"^.*Retrying \(Retry\(total=[1-9].*$", re.MULTILINE)
+#: What says that a library's own code failed, whatever else it printed, or that a setting is wrong: it will fail again.
+_NO_OUTAGE = re.compile(
+    r"build backend returned an error|failed building wheel|metadata-generation-failed"
+    r"|getting requirements to build wheel did not run|invalid peer certificate|CERTIFICATE_VERIFY_FAILED",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -142,6 +162,7 @@ def build_environment(model: Path, folder: Path, *, timeout_seconds: float) -> B
     :param model: the model's folder.
     :param folder: must not exist; it is made.
     :param timeout_seconds: for making and filling it, together.
+    :raises OutageError: the package index cannot be reached or does not work, so nothing is known about the model.
     """
     if not recorded_requirements(model):
         return Built(
@@ -163,6 +184,12 @@ def build_environment(model: Path, folder: Path, *, timeout_seconds: float) -> B
                 "Raise it, or compare with the installed libraries only (serving.env: installed).",
                 output,
             )
+        if ended.code and is_outage(ended.output):
+            raise OutageError(
+                f"No environment could be built from the model's {REQUIREMENTS}, because {tool} cannot reach its package "
+                f"index or the index fails. Check the network, the index and {tool}'s own settings; the task may be "
+                f"retried. Its output ended:\n{output}"
+            )
         if ended.code:
             return Built(
                 None,
@@ -181,6 +208,11 @@ def _commands(target: Path, python: Path, needs: Path) -> tuple[str, list[list[s
         return "pip", [[sys.executable, "-m", "venv", str(target)], install]
     make = [*uv, "venv", "--no-python-downloads", "--python", sys.executable, str(target)]
     return "uv", [make, [*uv, "pip", "install", "--no-progress", "--python", str(python), "-r", str(needs)]]
+
+
+def is_outage(output: str) -> bool:
+    """Say whether an installer that failed tells of the network or the index, not of the libraries it was to install."""
+    return not _NO_OUTAGE.search(output) and bool(_OUTAGE.search(_TRIED_AGAIN.sub("", output)))
 
 
 def find_uv() -> list[str] | None:

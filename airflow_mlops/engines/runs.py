@@ -81,18 +81,20 @@ def find_runs(client: MlflowClient, experiment: str, key: str) -> list[Run]:
 
 
 def find_finished(client: MlflowClient, experiment: str, step: str, input_digest: str, most: int = 10) -> list[Run]:
-    """Return the finished runs of a step that worked on these inputs, whatever their key: the newest first.
+    """Return the finished runs of a step that worked on these inputs, whatever their key: the last finished first.
 
-    The newest, because a rebuild that somebody forced is what they want from then on.
+    The last, because a rebuild that somebody forced is what they want from then on. Runs that only reused a result are
+    left out: the run that made it is found by itself.
     """
     found = client.search_runs(
         [experiment],
         filter_string=f"tags.`{STEP}` = '{step}' AND tags.`{INPUT_DIGEST}` = '{input_digest}' "
         f"AND attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-        max_results=most,
+        order_by=["attributes.end_time DESC"],
+        max_results=500,
     )
-    return [run for run in found if DUPLICATE_OF not in run.data.tags]
+    made = [run for run in found if DUPLICATE_OF not in run.data.tags and REUSED_FROM not in run.data.tags]
+    return made[:most]
 
 
 def mark_reused(client: MlflowClient, run: Run, origin: str) -> None:

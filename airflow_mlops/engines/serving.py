@@ -88,6 +88,7 @@ def check_serving(model: Path, scratch: Path, spec: ServingSpec) -> Served:
     """Try the model in ``model``, whose digest was checked before, in a fresh interpreter.
 
     :param scratch: an existing folder; a built environment and temporary files go into it.
+    :raises OutageError: the environment cannot be built because the package index is away.
     """
     installed = spec.env == "installed"
     differing = tuple(differences(model, libraries=installed))

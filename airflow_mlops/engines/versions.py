@@ -45,6 +45,8 @@ DECISION_URI = "airflow_mlops.decision_uri"
 VERDICT = "airflow_mlops.verdict"
 MODE = "airflow_mlops.mode"
 LEDGER_ENTRY = "airflow_mlops.ledger_entry"
+#: The alias whose champion the candidate was compared with.
+JUDGED_ALIAS = "airflow_mlops.judged_alias"
 TASK_URL = "airflow_mlops.task_url"
 SIZE_BYTES = "airflow_mlops.size_bytes"
 ROW_COUNT = "airflow_mlops.row_count"
@@ -198,12 +200,6 @@ def versions_of_key(client: MlflowClient, name: str, key: str) -> list[ModelVers
 def find_version(client: MlflowClient, name: str, *, key: str, input_digest: str) -> ModelVersion | None:
     """Return the version of this key and digest, the lowest where a lost reply or a zombie made several."""
     return next((v for v in versions_of_key(client, name, key) if v.tags.get(INPUT_DIGEST) == input_digest), None)
-
-
-def find_act(client: MlflowClient, name: str, input_digest: str) -> ModelVersion | None:
-    """Return the lowest version that any task registered for this digest and that still counts, or None."""
-    found = search(client, name, f" AND tags.`{INPUT_DIGEST}` = '{input_digest}'")
-    return next((v for v in found if DUPLICATE_OF not in v.tags and SUPERSEDED_BY not in v.tags), None)
 
 
 def create_once(

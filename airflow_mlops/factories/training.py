@@ -41,7 +41,10 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
     :param dag_id: default ``train_NAME``, with profile and owner outside production.
     :raises InvalidSpecError: a gate rule, a runtime or a file that the specification names does not exist.
     """
-    check_rules(spec.gate.rules)
+    try:
+        check_rules(spec.gate.rules)
+    except InvalidSpecError as exc:
+        raise type(exc)(f"Model {spec.name!r}: {exc}") from exc
     _check_runtimes(spec)
     contract = contract_file(spec)
     if not Path(contract).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,8 +57,12 @@ class ApproveModelOperator(_Base):
 
     It stands between ``RegisterModelOperator`` and ``PromoteModelOperator``, which takes its output as ``approval``.
     For any other verdict it ends at once. On Airflow 3.1 and later the question stands on the page of required actions,
-    with the buttons Approve and Reject and a field for the reason. ``airflow-mlops promote NAME VERSION --approve`` (or
-    ``--reject``) answers it on every version, and is the only way before 3.1.
+    with a button to approve and one to reject, both with the version's number, and a field for the reason.
+    ``airflow-mlops promote NAME VERSION --approve`` (or ``--reject``) answers it on every version of Airflow, and is the
+    only way before 3.1.
+
+    Airflow keeps the first question of a task, also when the task is cleared and asks about another version. An answer
+    to such an old question is not recorded: the task fails and names the commands that answer.
 
     The answer goes into the promotion ledger, and the first one holds. A rejection or a time-out is a hold: the task is
     skipped, and so is what depends on it. Cleared after a decision, the task returns that decision without asking;
@@ -85,7 +90,7 @@ class ApproveModelOperator(_Base):
         **kwargs: Any,
     ) -> None:
         if AIRFLOW_ASKS:
-            # Subject, body and time are known when the task runs; Airflow wants something of each here.
+            # Subject, options, body and time are known when the task runs; Airflow wants something of each here.
             kwargs |= {
                 "subject": "May this candidate become champion?",
                 "options": [APPROVE, REJECT],
@@ -114,6 +119,8 @@ class ApproveModelOperator(_Base):
             if (known := self._known(version)) is not None:
                 return self._finish(known, context)
             until = self._ask(version, context, hours)
+            self.options = _options(version)
+            self.defaults = self.options[1:]
             self.subject = f"May version {version.version} of {version.name} become {self.alias}?"
             self.body = self._describe(version, until)
             self.assigned_users = [{"id": name, "name": name} for name in _names(self.assignees)] or None
@@ -136,8 +143,12 @@ class ApproveModelOperator(_Base):
                 with self._client() as client:
                     record = time_out(client, version, self.alias, hours=hours)
                 return self._finish(record, context)
+            self.options = _options(version)
+            chosen = list(event["chosen_options"])
+            if len(chosen) != 1 or chosen[0] not in self.options:
+                return self._not_of_this(version, chosen, context)
             answer = Answer(
-                said="approve" if list(event["chosen_options"]) == [APPROVE] else "reject",
+                said="approve" if chosen[0] == self.options[0] else "reject",
                 author=_user_name(user),
                 reason=str((event.get("params_input") or {}).get("reason") or ""),
                 via=f"airflow:{_task(context)}",
@@ -190,7 +201,8 @@ class ApproveModelOperator(_Base):
         from airflow_mlops.engines.approvals import ask
 
         with self._client() as client:
-            until = ask(client, version, self.alias, by=_task(context), hours=hours)
+            attempt = context["ti"].try_number
+            until = ask(client, version, self.alias, by=_task(context), attempt=attempt, hours=hours)
         where = "Airflow's page of required actions, or on " if AIRFLOW_ASKS else ""
         passed = version.sentence or "Every rule of the gate passed."
         self.log.info("Version %d of %s: %s", version.version, version.name, passed)
@@ -201,6 +213,25 @@ class ApproveModelOperator(_Base):
             self._command(version),
         )
         return until
+
+    def _not_of_this(self, version: ModelVersionRef, chosen: Sequence[str], context: Context) -> dict[str, Any]:
+        """Go by a decision from the command line; without one, refuse an answer to a question about another version.
+
+        :raises AirflowFailException: nobody decided about this version.
+        """
+        if (known := self._known(version)) is not None:
+            self.log.warning("The answer %s was not about version %d.", chosen, version.version)
+            return self._finish(known, context)
+        answer = " and ".join(map(repr, chosen)) or "nothing"
+        number = re.search(r" version (\d+)$", chosen[0]) if len(chosen) == 1 else None
+        about = f"version {number[1]}" if number else "a version that it does not name"
+        raise AirflowFailException(
+            f"The question on Airflow's page was about {about} (the answer is {answer}), but this task now asks about "
+            f"version {version.version} of {version.name!r}. Airflow keeps the first question of a task, also when the "
+            f"task is cleared. So nothing was recorded. Decide about version {version.version} on the command line: "
+            f"{self._command(version)} or {self._command(version, '--reject')}. Then clear this task; it goes by that "
+            f"decision."
+        )
 
     def _patiently(self, version: ModelVersionRef, answer: Answer, act: Callable[[MlflowClient], Approval]) -> Approval:
         for seconds in (*PATIENCE_SECONDS, None):
@@ -235,6 +266,7 @@ class ApproveModelOperator(_Base):
     def _describe(self, version: ModelVersionRef, until: datetime) -> str:
         """Return the question as Markdown."""
         addresses = self._addresses(version)
+        yes, no = _options(version)
         shown = {
             "Model version": f"[{version.name}, version {version.version}]({addresses['version']})",
             "Model card": f"[open]({addresses['report']})" if "report" in addresses else "",
@@ -252,9 +284,9 @@ class ApproveModelOperator(_Base):
                 "|---|---|",
                 *rows,
                 "",
-                f"**{APPROVE}**: it becomes `{self.alias}`, unless another version came first. **{REJECT}**: nothing "
-                f"moves. Without an answer until {_clock(until)} nothing moves either. Your name and the reason are "
-                f"kept in the promotion ledger.",
+                f"**{yes}**: it becomes `{self.alias}`, unless another version came first. **{no}**: nothing moves. "
+                f"Without an answer until {_clock(until)} nothing moves either. Your name and the reason are kept in "
+                f"the promotion ledger.",
                 "",
                 f"On the command line: `{self._command(version)}`",
             ]
@@ -274,6 +306,11 @@ class ApproveModelOperator(_Base):
             run_id, _, path = version.card_uri.removeprefix("runs:/").partition("/")
             found["report"] = artifact_page(server, run_id, path)
         return found
+
+
+def _options(version: ModelVersionRef) -> list[str]:
+    """Return the two answers. They carry the version: Airflow never replaces a question that a task asked before."""
+    return [f"{said} version {version.version}" for said in (APPROVE, REJECT)]
 
 
 def _reason_field() -> Any:

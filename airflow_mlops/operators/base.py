@@ -43,7 +43,8 @@ class StepOperator(BaseOperator, Generic[RecordT]):
     link_addresses: dict[str, str] | None = None
 
     template_fields: Sequence[str] = ("experiment", "mlflow_conn_id", "runtime", "force")
-    operator_extra_links = (MLflowRunLink(), ModelVersionLink(), ReportLink(), ReusedFromLink())
+    #: Only those that a step can have: Airflow stores an empty entry for every other one.
+    operator_extra_links: Sequence[Any] = (MLflowRunLink(),)
     ui_color = "#e8f1fa"
 
     def __init__(
@@ -85,7 +86,7 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         hook = MLflowHook(self.mlflow_conn_id)
         try:
             server = hook.server()
-            where = RuntimeSpec.model_validate(self.runtime)
+            where = RuntimeSpec.of(self.runtime)
             self._running = make_runtime(where.name, where.settings)
             record = self._running.run(
                 self._request(context), Access(server=server, login=hook.login(), storage=storage_access)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.records import DatasetVersion, ValidationReport
+from airflow_mlops.links import MLflowRunLink, ReportLink
 from airflow_mlops.operators.base import StepOperator
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class ValidateDataOperator(StepOperator[ValidationReport]):
 
     step = "validate"
     record_type = ValidationReport
+    operator_extra_links = (MLflowRunLink(), ReportLink())
     template_fields: Sequence[str] = (*StepOperator.template_fields, "dataset", "contract", "data")
 
     def __init__(self, *, dataset: Any, contract: Any, data: Mapping[str, Any], **kwargs: Any) -> None:

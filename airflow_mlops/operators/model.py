@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.records import EvaluationReport, GateDecision, TrainedModel
+from airflow_mlops.links import MLflowRunLink, ReportLink, ReusedFromLink
 from airflow_mlops.operators.base import StepOperator
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class TrainModelOperator(StepOperator[TrainedModel]):
 
     step = "train"
     record_type = TrainedModel
+    operator_extra_links = (MLflowRunLink(), ReportLink(), ReusedFromLink())
     template_fields: Sequence[str] = (
         *StepOperator.template_fields,
         "validation",
@@ -96,6 +98,7 @@ class EvaluateModelOperator(StepOperator[EvaluationReport]):
 
     step = "evaluate"
     record_type = EvaluationReport
+    operator_extra_links = (MLflowRunLink(), ReportLink(), ReusedFromLink())
     template_fields: Sequence[str] = (
         *StepOperator.template_fields,
         "model",
@@ -167,6 +170,7 @@ class GateModelOperator(StepOperator[GateDecision]):
 
     step = "gate"
     record_type = GateDecision
+    operator_extra_links = (MLflowRunLink(), ReportLink())
     template_fields: Sequence[str] = (*StepOperator.template_fields, "report", "gate", "serving")
 
     def __init__(self, *, report: Any, gate: Mapping[str, Any], serving: Any = None, **kwargs: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.compat import Asset, AssetAlias
 from airflow_mlops.core.records import ModelVersionRef, Promotion
 from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.links import MLflowRunLink, ModelVersionLink, ReportLink
 from airflow_mlops.operators.base import StepOperator, as_bool
 from airflow_mlops.operators.context import is_backfill
 
@@ -24,6 +25,7 @@ class RegisterModelOperator(StepOperator[ModelVersionRef]):
 
     step = "register"
     record_type = ModelVersionRef
+    operator_extra_links = (MLflowRunLink(), ModelVersionLink(), ReportLink())
     template_fields: Sequence[str] = (*StepOperator.template_fields, "decision", "registered_model")
 
     def __init__(self, *, decision: Any, registered_model: str, **kwargs: Any) -> None:
@@ -44,6 +46,7 @@ class _AliasOperator(StepOperator[Promotion]):
     """What promotion and rollback share: verdicts, and one Asset event per ledger entry."""
 
     record_type = Promotion
+    operator_extra_links = (MLflowRunLink(), ModelVersionLink())
 
     def __init__(self, *, alias: str = "champion", emit_in_backfill: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.records import ServingReport
+from airflow_mlops.links import MLflowRunLink, ReportLink
 from airflow_mlops.operators.base import StepOperator
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class CheckServingOperator(StepOperator[ServingReport]):
 
     step = "serving"
     record_type = ServingReport
+    operator_extra_links = (MLflowRunLink(), ReportLink())
     template_fields: Sequence[str] = (*StepOperator.template_fields, "model", "serving")
 
     def __init__(self, *, model: Any, serving: Mapping[str, Any] | None = None, **kwargs: Any) -> None:

@@ -11,12 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
+from airflow_mlops.engines.process_group import ProcessGroup
 from airflow_mlops.steps.log_lines import MAX_LINE_BYTES, relay_print, relay_record
 
 POLL_SECONDS = 0.2
 #: How long output is read on after the process has ended, where something outside its group keeps the pipe open.
 DRAIN_SECONDS = 2.0
+#: How long a killed process may take to end: one that waits for a broken disk cannot be killed at all.
+KILLED_SECONDS = 10.0
 _CHUNK = 65_536
 
 
@@ -76,40 +80,48 @@ class Lines:
 
 
 class Child:
-    """A Python program in a process group of its own, which takes ``--lifeline FD`` and ``--log-fd FD``.
+    """A Python program in a process group of its own, which takes ``--log-fd FD``.
 
-    The lifeline is a pipe: the program ends its group when the pipe closes, and the kernel closes it with us. Call
+    The group has a watcher that kills it when this process is gone, whatever the program is busy with. Call
     :meth:`close` in any case, also when :meth:`start` or :meth:`follow` was interrupted.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # re-entrant: a signal handler may come in between
         self._thread = threading.get_ident()
+        self._group: ProcessGroup | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._printed: Lines | None = None
         self._streams: tuple[Lines, ...] = ()
         self._open: list[int] = []
         self._gone = False
 
-    def start(self, command: Sequence[str], *, env: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        inherited: Sequence[int] = (),
+        folder: Path | None = None,
+    ) -> None:
         """Start the program.
 
         :param inherited: further open descriptors that the program gets under their numbers.
+        :param folder: a folder to remove if this process dies and cannot remove it itself.
         :raises OSError: it cannot be started.
         """
-        theirs, lifeline = self._pipe()
+        self._group = ProcessGroup(folder)
         records, logged = self._pipe()
         self._process = subprocess.Popen(  # noqa: S603  # the interpreter that the specification names
-            [*command, "--lifeline", str(theirs), "--log-fd", str(logged)],
+            [*command, "--log-fd", str(logged)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(env),
-            start_new_session=True,
-            pass_fds=(theirs, logged, *inherited),
+            process_group=self._group.number,
+            pass_fds=(logged, *inherited),
         )
-        self._open = [lifeline, records]
-        os.close(theirs)
+        self._open = [records]
         os.close(logged)
         assert self._process.stdout is not None  # noqa: S101  # asked for above
         self._printed = Lines(self._process.stdout.fileno(), relay_print)
@@ -177,20 +189,28 @@ class Child:
         finally:
             with self._lock:
                 self._gone = True
-                # The lifeline is among these: whatever was interrupted above, the group goes.
+                # Whatever was interrupted above, the group goes.
+                if self._group is not None:
+                    self._group.close()
                 while self._open:
                     os.close(self._open.pop())
                 if self._process is not None:
-                    self._process.wait()
+                    self._process.kill()
+                    with suppress(subprocess.TimeoutExpired):
+                        self._process.wait(KILLED_SECONDS)
                     if self._process.stdout is not None:
                         self._process.stdout.close()
 
     def _signal(self, number: int) -> None:
         with self._lock:
-            if not self._gone and self._process is not None:
-                # The group keeps the number until its leader is reaped, and we have not done that yet.
+            if self._gone or self._group is None:
+                return
+            self._group.signal(number)
+            if self._process is not None:
+                # The program may have left the group. It is not reaped yet, so the number is still its own.
                 with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._process.pid, number)
+                    if os.getpgid(self._process.pid) != self._group.number:
+                        os.kill(self._process.pid, number)
 
     def _pipe(self) -> tuple[int, int]:
         reading, writing = os.pipe()

@@ -51,12 +51,14 @@ class ExternalPythonRuntime:
         runs: the machine that parses a DAG file need not have it.
     :param env: variables added to the step's environment, such as ``{"OMP_NUM_THREADS": "4"}``. It stands in the
         specification and on Airflow's pages, so a name or value that looks like a secret is refused.
-    :param grace_seconds: how long a step that is stopped may take to tidy up before it is killed, 0 to 600.
+    :param grace_seconds: how long a step that is stopped may take to tidy up before it is killed, 0 to 600. Airflow 3
+        kills a task 5 seconds after it asked it to end, when it is cleared or marked, and the step with it, so more
+        than 4 is honoured only where the task's own time-out stops the step.
     :raises ValueError: a setting is not allowed; the message says what is.
     """
 
     def __init__(
-        self, *, python: str, env: Mapping[str, str | int | float] | None = None, grace_seconds: float = 10.0
+        self, *, python: str, env: Mapping[str, str | int | float] | None = None, grace_seconds: float = 4.0
     ) -> None:
         if not isinstance(python, str) or not os.path.isabs(python) or "\0" in python:  # noqa: PTH117  # checks text
             raise ValueError(
@@ -129,7 +131,7 @@ class ExternalPythonRuntime:
         child = self._child = Child()
         try:
             if not self._stopped:
-                child.start(command, env=env, inherited=(secrets.fileno(),))
+                child.start(command, env=env, inherited=(secrets.fileno(),), folder=folder)
             if self._stopped:  # by a signal that came while it was being started
                 child.stop(self.grace_seconds)
             child.follow()

@@ -63,7 +63,7 @@ def _sentence(error: Any) -> str:
         return f"{key} is not a key here.{hint} Known keys: {', '.join(known)}."
     if error["type"] == "missing":
         return f"{key} is missing; add it."
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{key}: {message}." if error["type"] == "value_error" else f"{key}: {message} (got {error['input']!r})."
 
 

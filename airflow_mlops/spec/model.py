@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from airflow_mlops.core.data_sources import data_sources
 from airflow_mlops.core.metrics import metric_names
 from airflow_mlops.core.serving_rules import NEEDS_SERVING
 from airflow_mlops.core.windows import Length, WrittenLength
+from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.spec import naming
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
@@ -101,6 +112,23 @@ class DataSpec(Strict):
         return value
 
 
+def _plain_json(value: Any, place: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(
+            f"{place} is {value}, which does not survive JSON; write it as text and read it in the function"
+        )
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"{place} has the key {key!r}, which JSON turns into text; write {str(key)!r} yourself"
+                )
+            _plain_json(one, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            _plain_json(one, f"{place}[{number}]")
+
+
 class ContractSpec(Strict):
     """The data contract: a YAML or JSON file of Great Expectations expectations."""
 
@@ -134,6 +162,13 @@ class TrainSpec(Strict):
     requirements: tuple[str, ...] | None = Field(
         default=None, description="pip requirements of the model; None: the installed versions of what it uses."
     )
+
+    @field_validator("parameters")
+    @classmethod
+    def _survive_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # They travel as JSON, which would turn NaN into null and the key 0 into "0" without a word.
+        _plain_json(value, "parameters")
+        return value
 
     @field_validator("features")
     @classmethod
@@ -232,6 +267,20 @@ class RuntimeSpec(BaseModel):
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @classmethod
+    def of(cls, value: Any) -> RuntimeSpec:
+        """Read what an operator was given.
+
+        :raises InvalidSpecError: it is neither a name nor a mapping with one.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError:
+            raise InvalidSpecError(
+                f"runtime is {value!r}; write a name such as inline, or a mapping with the runtime's settings such as "
+                f"{{name: external_python, python: /opt/steps/bin/python}}."
+            ) from None
 
     @property
     def written(self) -> str | dict[str, Any]:

@@ -5,7 +5,7 @@ secrets come from ``--access``, a file that only its owner can read, or else fro
 never from the request. Exit code 0: the record is there; 2: a verdict or wrong input; 75: an outage, try again.
 
 SIGTERM ends the step tidily: its MLflow run is marked as failed. A runtime that follows the step passes open file
-descriptors: for the access file, for log records, and for a pipe whose end means that the runtime is gone.
+descriptors, for the access file and for log records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from airflow_mlops.errors import InvalidSpecError, MLOpsError, OutageError, VerdictError
 from airflow_mlops.steps.access_file import read_access
 from airflow_mlops.steps.base import StepRequest, perform
-from airflow_mlops.steps.lifeline import Stopped, end_by_sigterm, hold_lifeline, stop_on_sigterm
+from airflow_mlops.steps.lifeline import Stopped, end_by_sigterm, stop_on_sigterm
 from airflow_mlops.steps.log_lines import log_to
 from airflow_mlops.steps.outcome import write_outcome, write_whole
 
@@ -34,8 +34,6 @@ log = logging.getLogger("airflow_mlops.steps")
 def main(argv: list[str] | None = None) -> int:
     """Run one step; return the exit code."""
     args = _arguments(argv)
-    if args.lifeline is not None:
-        hold_lifeline(args.lifeline, args.request.parent)
     if args.log_fd is not None:
         log_to(args.log_fd)
     else:
@@ -73,12 +71,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     runtime.add_argument("--access-fd", type=int, metavar="FD", help="the access file")
     runtime.add_argument("--outcome", type=Path, help="where to write what went wrong, as JSON")
     runtime.add_argument("--log-fd", type=int, metavar="FD", help="where to write log records, one JSON object a line")
-    runtime.add_argument(
-        "--lifeline",
-        type=int,
-        metavar="FD",
-        help="a pipe; when its other end closes, this process group is killed and the request's folder removed",
-    )
     return parser.parse_args(argv)
 
 

@@ -172,6 +172,10 @@ class Step(Generic[PayloadT, RecordT]):
         """Say whether a finished record may be adopted: what it names still exists. True by default."""
         return True
 
+    def adopted(self, record: RecordT, payload: PayloadT) -> RecordT:
+        """Return an adopted record as this task hands it on: what inputs leave out is this run's own."""
+        return record
+
 
 def window_tags(window: Window | None) -> dict[str, str]:
     """Return the tags that name a window on a run."""
@@ -283,7 +287,8 @@ def _adopt(step: Step[Any, Any], run: Any, payload: Any, client: MlflowClient, a
             "The record of MLflow run %s is of another version (%s); the step runs again.", run.info.run_id, exc
         )
         return None
-    return record if step.recheck(record, payload, client, access) else None
+    adopted: Record = step.adopted(record, payload)
+    return adopted if step.recheck(record, payload, client, access) else None
 
 
 def _reused(

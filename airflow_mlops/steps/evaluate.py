@@ -14,7 +14,8 @@ from airflow_mlops.core.pages import evaluation_page
 from airflow_mlops.core.records import EvaluationReport
 from airflow_mlops.core.windows import require_apart
 from airflow_mlops.engines.artifacts import stored_json
-from airflow_mlops.engines.environment import versions_of
+from airflow_mlops.engines.environment import describe_environment, loose_modules, versions_of
+from airflow_mlops.engines.flavors import libraries
 from airflow_mlops.engines.registry import current_champion
 from airflow_mlops.engines.source import code_version
 from airflow_mlops.errors import LeakageError
@@ -42,6 +43,9 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
         """Cover model, rows, specification, own metrics' source, the champion's ledger entry, and the libraries."""
         champion = current_champion(client, payload.registered_model, payload.alias)
         model = payload.model
+        own = {path: code_version(path, code_folder(payload)) for path in sorted(payload.own_metrics)}
+        imported = {module for code in own.values() for module in code.imports}
+        used = (*MEASURED_WITH, *libraries(model.flavor, model.serialization))
         return {
             # Nothing that only says which run made it or where it lies: the same inputs give the same evidence.
             "dataset": payload.dataset.digest,
@@ -58,11 +62,22 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
             "alias": payload.alias,
             "seed": payload.seed,
             "champion": None if champion is None else [champion.entry, champion.version, champion.model_digest],
-            "own_metrics": {
-                path: code_version(path, code_folder(payload)).digest for path in sorted(payload.own_metrics)
-            },
-            "environment": versions_of(*MEASURED_WITH),
+            "own_metrics": {path: code.digest for path, code in own.items()},
+            "loose_modules": loose_modules(imported),
+            # Of this package the version alone: what else it depends on does not measure.
+            "package": versions_of("airflow-mlops"),
+            "environment": describe_environment(distributions=used, modules=imported).digest,
         }
+
+    def adopted(self, record: EvaluationReport, payload: EvaluatePayload) -> EvaluationReport:
+        """Name this run's candidate, rows and contract result: the figures are the same, their origin may not be."""
+        return record.model_copy(
+            update={
+                "model": payload.model,
+                "manifest_uri": payload.dataset.manifest_uri,
+                "validation_run_id": payload.validation_run_id or record.validation_run_id,
+            }
+        )
 
     def recheck(self, record: EvaluationReport, payload: EvaluatePayload, client: MlflowClient, access: Access) -> bool:
         """Adopt only a whole comparison whose evidence is still what it was: a mended champion is measured anew."""
@@ -96,6 +111,7 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
         compared = champion is not None and evidence.champion_problem is None
         return EvaluationReport(
             model=payload.model,
+            alias=payload.alias,
             champion=evidence.champion,
             champion_problem=evidence.champion_problem,
             ledger_entry=0 if champion is None else champion.entry,

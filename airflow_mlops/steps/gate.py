@@ -144,6 +144,7 @@ def bounded(
             results=tuple(_cut_result(result) for result in decision.results[:most]),
             result_count=len(decision.results),
             model=report.model,
+            alias=report.alias,
             champion=report.champion,
             ledger_entry=report.ledger_entry,
             window=report.window,

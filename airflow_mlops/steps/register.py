@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_mlops.core.card import CardFacts, model_card
-from airflow_mlops.core.keys import digest_of
+from airflow_mlops.core.keys import digest_of, key_id
 from airflow_mlops.core.lineage import Blank, Origins, blank_facts
 from airflow_mlops.core.records import GateDecision, ModelVersionRef, TrainedModel
 from airflow_mlops.engines import versions
 from airflow_mlops.engines.lineage import RunReader, pointers_of, read_origins
 from airflow_mlops.engines.logged_models import require_registrable
-from airflow_mlops.engines.runs import INPUT_DIGEST, KEY, cut
+from airflow_mlops.engines.runs import INPUT_DIGEST, KEY_ID, cut
 from airflow_mlops.engines.tracking import artifact_page
 from airflow_mlops.errors import ModelRefusedError
 from airflow_mlops.steps.base import Access, Step, Work
@@ -55,9 +55,6 @@ class RegisterStep(Step[RegisterPayload, ModelVersionRef]):
 
     The model card is written before the version is created, whose tags name it, and once more with the version's
     number: so no version is without one, wherever the task is killed.
-
-    A model that an earlier run trained, and that was registered then for the same window, is that version still: judged
-    anew it gets no second number.
     """
 
     name = "register"
@@ -89,9 +86,12 @@ class RegisterStep(Step[RegisterPayload, ModelVersionRef]):
             tags={},
         )
         input_digest = identity(work, decision)
-        if model.reused_from and (earlier := versions.find_act(work.client, name, input_digest)) is not None:
-            log.info("The model was reused, and so is its version %s of %s.", earlier.version, name)
-            return _reference(payload, work, earlier, input_digest, None)
+        champion = decision.champion
+        if champion is not None and champion.is_candidate and not work.request.force:
+            serving = versions.get_version(work.client, name, champion.version)
+            if serving is not None and serving.tags.get(versions.MODEL_DIGEST) == model.digest:
+                log.info("The candidate is champion already: version %s of %s.", champion.version, name)
+                return _reference(payload, work, serving, input_digest, None)
         origins = read_origins(RunReader(work.client), pointers_of(decision))
         card_uri = f"runs:/{work.run_id}/{CARD_PAGE}"
         known = versions.find_version(work.client, name, key=work.request.key, input_digest=input_digest)
@@ -120,9 +120,10 @@ class RegisterStep(Step[RegisterPayload, ModelVersionRef]):
         version = versions.get_version(client, record.name, record.version)
         if version is None or version.tags.get(versions.MODEL_DIGEST) != record.digest:
             return False
-        # Inputs that were changed and changed back: this version is the current one again. The key is the version's
-        # own, because a reused model's version was registered by another task.
-        versions.settle_key(client, record.name, key=version.tags[KEY], input_digest=version.tags[INPUT_DIGEST])
+        # Inputs that were changed and changed back: this version is the current one again. A champion that was judged
+        # once more is another task's version, whose order is that task's affair.
+        if version.tags.get(KEY_ID) == key_id(record.key):
+            versions.settle_key(client, record.name, key=record.key, input_digest=version.tags[INPUT_DIGEST])
         return True
 
 
@@ -152,11 +153,13 @@ def _reference(
 
 
 def identity(work: Work, decision: GateDecision) -> str:
-    """Return what names this act beside the key: the logged model and its window, and when forced the run forcing it.
+    """Return what names this act beside the key: the logged model, the judgement, and when forced the run forcing it.
 
-    Not the whole decision: judged anew against a later champion, the same model is still the same version.
+    The judgement, because the version's tags say it and a person's approval is given on it: what was judged anew, in
+    earnest after a dry run or against a later champion, is a version of its own that supersedes the earlier one.
     """
-    act = digest_of({"model": decision.model.model_id, "window": decision.window})
+    judged = {"verdict": decision.verdict, "mode": decision.mode, "ledger_entry": decision.ledger_entry}
+    act = digest_of({"model": decision.model.model_id, "window": decision.window, **judged})
     return f"{act}:{work.run_id}" if work.request.force else act
 
 
@@ -221,6 +224,7 @@ def version_tags(
         versions.VERDICT: decision.verdict,
         versions.MODE: decision.mode,
         versions.LEDGER_ENTRY: decision.ledger_entry,
+        versions.JUDGED_ALIAS: decision.alias,
         versions.TASK_URL: task_url,
         versions.SIZE_BYTES: model.size_bytes,
         versions.ROW_COUNT: model.row_count,

@@ -19,7 +19,7 @@ from airflow_mlops.core.records import DatasetVersion, TrainedModel
 from airflow_mlops.core.training import TrainingResult
 from airflow_mlops.engines import runs
 from airflow_mlops.engines.code import TeamCode, check_signature, team_code, without_team_code
-from airflow_mlops.engines.environment import Environment, describe_environment
+from airflow_mlops.engines.environment import Environment, describe_environment, loose_modules
 from airflow_mlops.engines.flavors import check_format, libraries, predicts_frames
 from airflow_mlops.engines.lineage import ENVIRONMENT_FILE
 from airflow_mlops.engines.logged_models import is_intact
@@ -110,7 +110,18 @@ class TrainStep(Step[TrainPayload, TrainedModel]):
             "code": code.digest,
             "commit": code.commit,
             "environment": _environment(payload.train, code).digest,
+            "loose_modules": loose_modules(code.imports),
         }
+
+    def adopted(self, record: TrainedModel, payload: TrainPayload) -> TrainedModel:
+        """Name this run's rows and contract result: another run's may have been checked by another contract."""
+        return record.model_copy(
+            update={
+                "data_uri": payload.dataset.uri,
+                "manifest_uri": payload.dataset.manifest_uri,
+                "validation_run_id": payload.validation_run_id or record.validation_run_id,
+            }
+        )
 
     def recheck(self, record: TrainedModel, payload: TrainPayload, client: MlflowClient, access: Access) -> bool:
         """Adopt a finished training only while its model is still there, with its digest and its MLmodel file.

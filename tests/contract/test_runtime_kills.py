@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,13 @@ from tests.support.runtimes import ROOT, Runs, is_alive, wait_until
 
 
 @contextmanager
-def task(apart: Runs) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def task(apart: Runs, **payload: Any) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Run a waiting step in a task's process of its own; yield the process and its folder for scratch files."""
     scratch = apart.folder / "scratch"
     scratch.mkdir()
     orders = apart.folder / "orders.json"
     given = {"name": apart.name, "settings": apart.settings, "uri": apart.uri, "experiment": apart.experiment}
+    given["payload"] = payload
     orders.write_text(json.dumps(given))
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
@@ -37,6 +39,13 @@ def task(apart: Runs) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         process.wait()
 
 
+def busy_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    import psutil
+
+    return float(sum(psutil.Process(pid).cpu_times()[:2]))
+
+
 def test_a_killed_task_leaves_no_process_and_no_file(apart: Runs) -> None:
     with task(apart) as (process, scratch):
         pids = apart.pids()
@@ -46,9 +55,27 @@ def test_a_killed_task_leaves_no_process_and_no_file(apart: Runs) -> None:
         process.wait()
 
         wait_until(lambda: not any(map(is_alive, pids)), "the step and its child are gone")
-        assert [path for path in scratch.rglob("*") if path.is_file()] == []
+        wait_until(lambda: not any(path.is_file() for path in scratch.rglob("*")), "no file is left")
         if apart.name == "external_python":
-            assert list(scratch.iterdir()) == []
+            wait_until(lambda: not any(scratch.iterdir()), "no folder is left")
+
+
+def test_a_killed_task_leaves_no_step_that_holds_the_global_lock(make_runs: Any) -> None:
+    apart = make_runs("external_python")
+    with task(apart, hold=True) as (process, scratch):
+        pids = apart.pids()
+        before = busy_seconds(pids[0])
+        try:
+            # No thread of the step runs any more once it is in there; a second of processor time is far inside.
+            wait_until(lambda: busy_seconds(pids[0]) > before + 1, "the step holds the lock")
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+            wait_until(lambda: not any(map(is_alive, pids)), "the step and its child are gone")
+            wait_until(lambda: not any(scratch.iterdir()), "no folder is left")
+        finally:
+            for pid in filter(is_alive, pids):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

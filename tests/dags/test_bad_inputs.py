@@ -148,7 +148,7 @@ def shown(sentence: str, folder: Path, address: str) -> str:
     """Return what was said as it may stand in a table: without this machine's folders, and not too long."""
     text = sentence.replace(f"{folder}/model/", "").replace(str(folder), "…").replace(address, "http://HOST")
     text = re.sub(r"/\S*/site-packages/", "…/", text)
-    text = re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+    text = re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 

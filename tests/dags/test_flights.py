@@ -41,16 +41,18 @@ def test_the_loop_runs_to_a_first_champion_and_without_a_scheduler_to_the_same_m
     assert ran.record("training_data.validate", "report_link")
     assert champion_asset_name(spec) == "flights_dag_test_champion"
 
-    # Without a scheduler the same inputs make the same model.
-    outcome = run_training(
-        spec,
-        window=Window(start="2013-03-01", end="2013-04-01"),
-        access=Access(server=TrackingServer(tracking_uri=mlflow_connection)),
-        promote=False,
-    )
-    assert outcome.model is not None
-    assert outcome.model.model_id != ran.record("train")["model_id"]
-    assert outcome.model.digest == ran.record("train")["digest"]
+    # Without a scheduler the same inputs make the same model: it is reused, and made anew it is equal.
+    for force in (False, True):
+        outcome = run_training(
+            spec,
+            window=Window(start="2013-03-01", end="2013-04-01"),
+            access=Access(server=TrackingServer(tracking_uri=mlflow_connection)),
+            promote=False,
+            force=force,
+        )
+        assert outcome.model is not None
+        assert (outcome.model.model_id == ran.record("train")["model_id"]) is not force
+        assert outcome.model.digest == ran.record("train")["digest"]
 
 
 def test_a_run_by_hand_without_a_window_fails_with_the_mend(flights_folder: Path, run_dag: Callable[..., Any]) -> None:

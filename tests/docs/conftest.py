@@ -23,7 +23,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     _small_lake(folder / "lake" / "flights", tmp_path_factory.mktemp("whole"))
     write_dags(folder / "dags")
-    _adapt(folder / "dags" / "flights.yaml", ("bootstrap_draws: 10000", "bootstrap_draws: 1000"), ("0.65}", "0.55}"))
+    _adapt(folder / "dags" / "flights.yaml", ("bootstrap_draws: 10000", "bootstrap_draws: 400"), ("0.65}", "0.55}"))
     _adapt(folder / "dags" / "flights.yaml", ("min_rows: 4000", "min_rows: 250"), ("margin: 0.01", "margin: 0.1"))
     _adapt(folder / "dags" / "flights_contract.yaml", ("min_rows: 20000", "min_rows: 500"))
     return folder

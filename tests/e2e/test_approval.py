@@ -23,14 +23,19 @@ from airflow_mlops.compat import DAG, Param
 
 with DAG(
     "approval",
-    params={"version": Param({}, type="object"), "hours": 1.0},
+    params={"version": Param({}, type="object"), "cleared": Param({}, type="object"), "hours": 1.0},
     default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
     render_template_as_native_obj=True,
 ):
     approve = ApproveModelOperator(
-        task_id="approve", version="{{ params.version }}", timeout_hours="{{ params.hours }}", assignees=["admin"]
+        task_id="approve",
+        version="{{ (params.cleared if ti.try_number > 1 else None) or params.version }}",
+        timeout_hours="{{ params.hours }}",
+        assignees=["admin"],
     )
-    PromoteModelOperator(task_id="promote", version="{{ params.version }}", approval=approve.output)
+    PromoteModelOperator(
+        task_id="promote", version="{{ params.cleared or params.version }}", approval=approve.output
+    )
 """
 
 
@@ -85,9 +90,9 @@ def test_every_way_an_approval_can_end(api: AirflowAPI, services: Services, tmp_
     uri = ("--tracking-uri", services.mlflow_uri)
     assert main(["promote", "by_command", "--approve", "--reason", "urgent", "--author", "ada", *uri]) == 0
     for name, said, why in (
-        ("approved", "Approve", "better in May"),
-        ("rejected", "Reject", "odd slices"),
-        ("by_command", "Reject", "too late: the command came first"),
+        ("approved", "Approve version 1", "better in May"),
+        ("rejected", "Reject version 1", "odd slices"),
+        ("by_command", "Reject version 1", "too late: the command came first"),
     ):
         question = wait_for_question(api, runs[name])
         assert question["subject"] == f"May version 1 of {name} become champion?"
@@ -137,4 +142,39 @@ def test_every_way_an_approval_can_end(api: AirflowAPI, services: Services, tmp_
         "by_command": 1,
     }
     assert api.xcom("approval", runs["by_command"], "promote")["entry"] == 2
+    connection.__exit__(None, None, None)
+
+
+@pytest.mark.timeout(600)
+def test_the_question_about_an_earlier_version_decides_about_none(
+    api: AirflowAPI, services: Services, tmp_path: Path
+) -> None:
+    connection, make = make_bench(services.mlflow_uri, tmp_path)
+    bench = make("cleared")
+    asked, cleared = (bench.register(key, verdict="needs_approval").to_xcom() for key in ("first", "second"))
+    api.wait_for_dag("approval")
+    api.unpause("approval")
+    run_id = api.trigger("approval", {"version": asked, "cleared": cleared}, run_id="run_cleared")
+    wait_for_question(api, run_id)
+    api.clear("approval", run_id, ["approve"])
+
+    question = wait_for_question(api, run_id)
+    assert question["subject"] == "May version 1 of cleared become champion?"  # Airflow keeps it: version 2 is meant
+    answer = {"chosen_options": ["Approve version 1"], "params_input": {"reason": "better in May"}}
+    api._send("PATCH", question_path(run_id), json=answer)
+    api.wait_for_run("approval", run_id, seconds=180)
+
+    assert api.task_states("approval", run_id) == {"approve": "failed", "promote": "upstream_failed"}
+    said = api.log("approval", run_id, "approve", try_number=2)
+    assert "was about version 1" in said
+    assert "airflow-mlops promote cleared 2 --approve --reason" in said
+    assert entry_texts(bench.client, "cleared") == []
+    assert bench.alias() is None
+
+    words = ["promote", "cleared", "2", "--approve", "--reason", "better", "--author", "ada"]
+    assert main([*words, "--tracking-uri", services.mlflow_uri]) == 0
+    api.clear("approval", run_id, ["approve"])
+    assert api.wait_for_run("approval", run_id, seconds=180)["state"] == "success"
+    assert api.task_states("approval", run_id) == {"approve": "success", "promote": "success"}
+    assert (api.xcom("approval", run_id, "approve")["author"], bench.alias()) == ("ada", 2)
     connection.__exit__(None, None, None)

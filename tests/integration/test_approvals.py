@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from airflow_mlops.engines.approvals import (
     waiting,
 )
 from airflow_mlops.engines.promotions import read_ledger
+from airflow_mlops.engines.versions import JUDGED_ALIAS
 from airflow_mlops.errors import InvalidSpecError, LedgerError
 from tests.support import approval_worker
 from tests.support.candidates import Bench, entry_texts, make_bench, month
@@ -56,6 +58,12 @@ def waits(bench: Bench, key: str = "register-waits", **other: Any) -> ModelVersi
 def says(bench: Bench, version: ModelVersionRef, said: Any, author: str = "bob") -> Approval:
     answer = Answer(said, author, f"{author} thinks so", "airflow:dag/run/approve")
     return record_approval(bench.client, version, "champion", answer)
+
+
+def asks(
+    bench: Bench, version: ModelVersionRef, *, hours: float, attempt: int = 1, by: str = "dag/run/approve"
+) -> datetime:
+    return ask(bench.client, version, "champion", by=by, attempt=attempt, hours=hours)
 
 
 def task_promotes(bench: Bench, version: ModelVersionRef, approval: Approval | None = None) -> Promotion:
@@ -144,6 +152,7 @@ def test_approve_by_command_promotes_and_says_who(bench: Bench, capsys: pytest.C
     assert command(bench, "1", "--approve", "--reason", "me too", "--author", "eve") == 0
     again = capsys.readouterr().out
 
+    assert "Press either button on the task's page in Airflow to let the run go on" in again
     assert (answer["outcome"], answer["to_version"], answer["approval"]["author"]) == ("promoted", 1, "ada")
     assert (answer["author"], answer["reason"]) == ("ada (command line)", "approved by ada: looks right")
     assert "approved by ada" in again
@@ -199,6 +208,43 @@ def test_a_version_that_nobody_is_asked_about_is_refused_with_the_way_out(bench:
     assert waiting(bench.client, read_ledger(bench.client, bench.name, "champion")) == ()
 
 
+def test_a_version_that_was_judged_for_another_alias_is_not_decided_on(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits(bench)
+    bench.client.set_model_version_tag(bench.name, "1", JUDGED_ALIAS, "champion")
+    reason = ("--reason", "x")
+
+    for act in ("--approve", "--reject"):
+        assert command(bench, "1", act, "--alias", "champoin", *reason) == 2
+        told = capsys.readouterr().err
+        assert "as 'champoin': its gate judged it for the alias 'champion'. Leave --alias out" in told
+    assert command(bench, "--approve", "--alias", "champoin", *reason) == 2
+    assert "No version" in capsys.readouterr().err
+    bench.client.set_model_version_tag(bench.name, "1", JUDGED_ALIAS, "challenger")
+    assert command(bench, "1", "--approve", *reason) == 2
+    assert "as 'champion': its gate judged it for the alias 'challenger'. Write --alias" in capsys.readouterr().err
+    assert ledger(bench) == []
+
+    assert command(bench, "--approve", "--alias", "challenger", *reason) == 0
+    assert bench.client.get_registered_model(bench.name).aliases == {"challenger": 1}
+
+
+def test_a_version_that_names_no_alias_does_not_start_one(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("a", "b"):
+        version = waits(bench, key)
+        bench.client.delete_model_version_tag(bench.name, str(version.version), JUDGED_ALIAS)
+    reason = ("--reason", "x")
+
+    assert command(bench, "1", "--approve", "--alias", "champoin", *reason) == 2
+    assert "nothing was ever 'champoin'" in capsys.readouterr().err
+    assert waiting(bench.client, read_ledger(bench.client, bench.name, "champoin")) == ()
+    assert command(bench, "1", "--approve", *reason) == 0
+    assert command(bench, "2", "--override", "--alias", "challenger", *reason) == 0
+    assert command(bench, "1", "--reject", "--alias", "challenger", *reason) == 0  # an alias in use may be decided for
+    assert bench.client.get_registered_model(bench.name).aliases == {"champion": 1, "challenger": 2}
+
+
 def test_history_lists_what_waits_and_the_one_is_found_by_itself(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +252,7 @@ def test_history_lists_what_waits_and_the_one_is_found_by_itself(
     assert command(bench, "--approve", "--reason", "x") == 2
     assert "No version" in capsys.readouterr().err
     waits(bench, "a"), waits(bench, "b"), waits(bench, "c", entry=7)
-    ask(bench.client, candidate(bench.client, bench.name, 1), "champion", by="dag/run/approve", hours=2)
+    asks(bench, candidate(bench.client, bench.name, 1, "champion"), hours=2)
     assert command(bench, "--reject", "--reason", "x") == 2
     assert "wait for approval: 1, 2." in capsys.readouterr().err
 
@@ -234,8 +280,8 @@ def test_history_lists_what_waits_and_the_one_is_found_by_itself(
 
 def test_a_time_out_is_nobodys_decision(bench: Bench) -> None:
     version = waits(bench)
-    first = ask(bench.client, version, "champion", by="dag/run/approve", hours=1)
-    again = ask(bench.client, version, "champion", by="dag/run/approve", hours=2)
+    first = asks(bench, version, hours=1)
+    again = asks(bench, version, hours=2, attempt=2)
     record = time_out(bench.client, version, "champion", hours=2)
 
     assert (again - first).total_seconds() == 3600  # a retry goes on with the first try's clock
@@ -244,9 +290,27 @@ def test_a_time_out_is_nobodys_decision(bench: Bench) -> None:
     assert task_promotes(bench, version, record).outcome == "refused"
     assert waiting(bench.client, read_ledger(bench.client, bench.name, "champion"))[0].timed_out
     # Cleared, the task asks anew; and a person may still answer.
-    assert ask(bench.client, version, "champion", by="dag/run/approve", hours=1) > first
+    assert asks(bench, version, hours=1) > first
     assert tag(bench)["outcome"] == "waiting"
     assert approve(bench.client, bench.wish(), 1)[1].outcome == "promoted"
+
+
+def test_a_task_cleared_when_its_clock_has_run_out_starts_anew(bench: Bench) -> None:
+    version = waits(bench)
+    long_ago = datetime.now(UTC) - timedelta(hours=80)
+    asked = {"outcome": "waiting", "asked_by": "dag/run/approve", "attempt": 1, "asked_at": long_ago.isoformat()}
+    bench.client.set_model_version_tag(bench.name, "1", APPROVAL, json.dumps(asked))
+
+    # The try that set the clock is told that it has run out: where Airflow cannot ask, it looks again and again.
+    assert asks(bench, version, hours=72) == long_ago + timedelta(hours=72)
+    # A longer time that is not over yet goes on; another task has its own clock.
+    assert asks(bench, version, hours=100, attempt=2) == long_ago + timedelta(hours=100)
+    before = datetime.now(UTC)
+    anew = asks(bench, version, hours=72, attempt=3)
+    assert anew >= before + timedelta(hours=72)
+    assert (tag(bench)["outcome"], tag(bench)["attempt"]) == ("waiting", 3)
+    assert asks(bench, version, hours=72, attempt=4) == anew
+    assert asks(bench, version, hours=72, by="dag/other/approve") > anew
 
 
 def test_a_decision_that_comes_with_the_time_out_holds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 class NotePayload(BaseModel):
     text: str
+    told_to: str = ""
     verdict: str = "fine"
 
 
@@ -56,6 +57,7 @@ class NoteStep(Step[NotePayload, Note]):
 
 class SharedNote(Note, schema="shared-note/1"):
     reused_from: str = ""
+    told_to: str = ""
 
 
 class SharedNoteStep(NoteStep):
@@ -67,6 +69,12 @@ class SharedNoteStep(NoteStep):
 
     def run(self, payload: NotePayload, work: Work) -> SharedNote:
         return SharedNote(**super().run(payload, work).model_dump())
+
+    def adopted(self, record: SharedNote, payload: NotePayload) -> SharedNote:
+        return record.model_copy(update={"told_to": payload.told_to})
+
+    def inputs(self, payload: NotePayload, client: Any, access: Any) -> Any:
+        return payload.model_dump(exclude={"told_to"})
 
     def recheck(self, record: Any, payload: NotePayload, client: Any, access: Any) -> bool:
         return not Path(os.environ.get("NOTE_GONE", "/nowhere")).exists()
@@ -133,6 +141,11 @@ def shared(ask: Any, text: str, task: str, **more: Any) -> SharedNote:
     return record
 
 
+def finished(ask: Any, record: SharedNote) -> list[Any]:
+    digest = tags(ask, record.run_id)[runs.INPUT_DIGEST]
+    return runs.find_finished(ask.client, experiment(ask), "shared_note", digest)
+
+
 def test_a_reusable_step_takes_what_another_task_made(ask: Any) -> None:
     made, reused, third = shared(ask, "a", "one"), shared(ask, "a", "two"), shared(ask, "a", "three")
 
@@ -144,6 +157,13 @@ def test_a_reusable_step_takes_what_another_task_made(ask: Any) -> None:
     assert shown.data.tags[runs.REUSED_FROM] == f"{ask.key}/one"
     assert shown.info.status == "FINISHED"
     assert shared(ask, "a", "two") == reused
+
+
+def test_what_inputs_leave_out_is_this_task_s_own(ask: Any) -> None:
+    shared(ask, "a", "one", told_to="ann")
+
+    assert shared(ask, "a", "two", told_to="ben").told_to == "ben"
+    assert shared(ask, "a", "one", told_to="cas").told_to == "cas"
 
 
 def test_other_inputs_a_failure_and_a_result_that_is_gone_are_not_reused(
@@ -164,6 +184,8 @@ def test_force_rebuilds_and_the_rebuilt_result_is_what_others_take(ask: Any) -> 
     made = shared(ask, "a", "one")
     rebuilt = shared(ask, "a", "two", force=True)
     later = shared(ask, "a", "three")
+    # What only took the result over is no result of its own, however late it finished.
+    assert [run.info.run_id for run in finished(ask, rebuilt)] == [rebuilt.run_id, made.run_id]
 
     assert not rebuilt.reused_from
     assert rebuilt.run_id != made.run_id

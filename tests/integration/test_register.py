@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_mlops.core.records import ModelVersionRef, TrainedModel
+from airflow_mlops.core.records import ChampionRef, ModelVersionRef, TrainedModel
 from airflow_mlops.engines import versions
 from airflow_mlops.engines.runs import DUPLICATE_OF, SUPERSEDED_BY
 from airflow_mlops.engines.versions import facts_of, find_version
@@ -330,15 +329,28 @@ def test_a_candidate_that_waits_for_approval_is_registered(bench: Bench) -> None
     assert bench.register_task("register", verdict="needs_approval").verdict == "needs_approval"
 
 
-def test_a_reused_model_keeps_its_version_and_a_new_window_makes_another(bench: Bench) -> None:
-    first = bench.register_task("register", window=month(5))
-    reusing = replace(bench, model=bench.model.model_copy(update={"reused_from": "train_m/run-1/train/-1"}))
+def test_what_was_judged_anew_is_a_version_of_its_own_that_says_so(bench: Bench) -> None:
+    dry = bench.register_task("register", mode="dry_run", verdict="first_model")
+    earnest = bench.register_task("register", verdict="needs_approval")
+    later = bench.register_task("register", verdict="needs_approval", ledger_entry=1)
 
-    again = reusing.register_task("another-run", window=month(5))
-    other = reusing.register_task("another-run-later", window=month(6))
+    assert [ref.version for ref in (dry, earnest, later)] == [1, 2, 3]
+    assert tags(bench, 2)[versions.VERDICT] == "needs_approval"
+    assert tags(bench, 3)[versions.LEDGER_ENTRY] == "1"
+    assert tags(bench, 1)[SUPERSEDED_BY] == tags(bench, 2)[SUPERSEDED_BY] == "3"
+    assert tags(bench, 3)[versions.JUDGED_ALIAS] == "champion"
+
+
+def test_a_champion_that_is_judged_once_more_gets_no_second_number(bench: Bench) -> None:
+    first = bench.register_task("register", window=month(5))
+    champion = ChampionRef(version=first.version, entry=1, is_candidate=True)
+
+    again = bench.register_task("another-run", window=month(5), champion=champion, verdict="promote", ledger_entry=1)
 
     assert again.version == first.version
     assert again.card_uri == first.card_uri
-    assert reusing.register_task("another-run", window=month(5)) == again
-    assert other.version == first.version + 1
-    assert count(bench) == 2
+    assert (
+        bench.register_task("another-run", window=month(5), champion=champion, verdict="promote", ledger_entry=1)
+        == again
+    )
+    assert count(bench) == 1

@@ -33,7 +33,7 @@ def main(orders: Path) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGALRM, time_out)
     try:
-        ended = runs.run(**runs.waiting).text
+        ended = runs.run(**runs.waiting, **given.get("payload", {})).text
     except BaseException as exc:  # noqa: BLE001  # the test looks at whatever it was
         ended = f"{type(exc).__name__}: {exc}"
     (orders.parent / "ended").write_text(ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ class ProbePayload(BaseModel):
 
     :param pids: for ``wait``: the file that the numbers of this process and of a child of it are written to.
     :param go: for ``wait``: the file whose presence ends the waiting.
+    :param hold: for ``wait``: wait in compiled code that holds Python's global lock and never ends.
     :param data: a place that names a store's connection, as the payloads of real steps do.
     """
 
@@ -34,6 +36,7 @@ class ProbePayload(BaseModel):
     text: str = ""
     pids: Path | None = None
     go: Path | None = None
+    hold: bool = False
     data: dict[str, str] | None = None
 
 
@@ -100,6 +103,8 @@ class ProbeStep(Step[ProbePayload, Probe]):
         partial.write_text(json.dumps([os.getpid(), child.pid]))
         partial.rename(payload.pids)
         log.info("waiting for %s", payload.go.name)
+        if payload.hold:
+            re.match(r"(a+)+$", "a" * 60 + "b")
         while not payload.go.exists():
             time.sleep(0.05)
         child.kill()

@@ -152,3 +152,17 @@ def test_a_column_that_a_part_lacks_altogether_has_no_limit_on_missing_values() 
 
     assert "expect_column_values_to_not_be_null" not in [one.type for one in made.proposals]
     assert any("missing throughout" in text for text in made.left_out)
+
+
+def test_whole_numbers_beyond_64_bits_get_no_range() -> None:
+    assert "column_values_to_be_between" in proposals(column(kind="whole", low=2**62, high=2**62 + 9))
+    assert "column_values_to_be_between" not in proposals(column(kind="whole", low=2**63, high=2**63 + 9))
+
+
+def test_an_expectation_that_would_need_an_infinite_number_is_left_out() -> None:
+    labels = column(role="target", distinct=2, values=(math.inf, 0.0))
+
+    found = infer(TableSeen(1000, (labels,), 1000), labels=True)
+
+    assert "expect_column_values_to_be_in_set" not in [one.type for one in found.proposals]
+    assert any("infinite number" in said for said in found.left_out)

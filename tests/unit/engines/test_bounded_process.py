@@ -84,6 +84,19 @@ def test_what_a_command_leaves_behind_is_killed(tmp_path: Path) -> None:
     wait_for(lambda: gone(int(ended.output)))
 
 
+@pytest.mark.parametrize("seconds", [pytest.param(2, id="too late"), pytest.param(60, id="in time")])
+def test_a_command_that_leaves_its_group_does_not_hang_us(seconds: float, tmp_path: Path) -> None:
+    wait = "time.sleep(3600)" if seconds == 2 else "sys.exit(5)"
+
+    ended = run(
+        f"import os, sys, time; os.setsid(); print(os.getpid(), flush=True); {wait}", tmp_path, timeout_seconds=seconds
+    )
+
+    expected = ("timed_out", -signal.SIGKILL) if seconds == 2 else ("ended", 5)
+    assert (ended.reason, ended.code) == expected
+    assert gone(int(ended.output))
+
+
 @linux
 def test_memory_counts_with_that_of_children(tmp_path: Path) -> None:
     hold = "x = bytearray(120 * 2**20); import time; time.sleep(3600)"

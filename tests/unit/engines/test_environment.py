@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from airflow_mlops.engines import environment
-from airflow_mlops.engines.environment import describe_environment, installed
+from airflow_mlops.engines.environment import describe_environment, installed, loose_modules
 
 LIBRARIES = ("scikit-learn", "numpy", "cloudpickle")
 
@@ -62,3 +63,22 @@ def test_the_record_lists_everything_installed() -> None:
     assert record["installed"] == installed()
     assert record["installed"]["mlflow"] == metadata.version("mlflow")
     assert record["digest"] == describe_environment(distributions=LIBRARIES).digest
+
+
+def test_a_module_that_no_distribution_brought_counts_with_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "loose_helper.py").write_text("LIMIT = 1\n")
+    (tmp_path / "loose_package").mkdir()
+    (tmp_path / "loose_package" / "__init__.py").write_text("")
+    (tmp_path / "loose_package" / "inner.py").write_text("LIMIT = 1\n")
+    names = ("loose_helper", "loose_package.inner", "numpy", "no_such_module_here", "airflow")
+    before = loose_modules(names)
+
+    (tmp_path / "loose_package" / "inner.py").write_text("LIMIT = 2\n")
+    after = loose_modules(names)
+
+    assert set(before) == set(after) == {"loose_helper", "loose_package"}
+    assert before["loose_helper"] == after["loose_helper"]
+    assert before["loose_package"] != after["loose_package"]

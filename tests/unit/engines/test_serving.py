@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import sys
@@ -19,12 +20,14 @@ from airflow_mlops.engines.model_environments import (
     build_environment,
     differences,
     hide_logins,
+    is_outage,
     plain_environment,
     said,
 )
 from airflow_mlops.engines.models import save_model
 from airflow_mlops.engines.serving import check_serving, problem, sentence
 from airflow_mlops.engines.signatures import input_schema
+from airflow_mlops.errors import OutageError
 from airflow_mlops.spec.model import ServingSpec
 
 #: What a model without libraries needs; small, so that an environment of it is quickly built.
@@ -390,21 +393,47 @@ def test_an_environment_is_built_and_the_model_served_in_it(tmp_path: Path, monk
     assert "sklearn" not in libraries
 
 
-@pytest.mark.parametrize("uv", [pytest.param(True, id="uv"), pytest.param(False, id="pip")])
-def test_an_environment_that_cannot_be_built_says_so_and_shows_no_login(
-    uv: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not uv:
+@pytest.fixture(params=[pytest.param(True, id="uv"), pytest.param(False, id="pip")])
+def installer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each installer in turn, without settings of this machine, failing fast."""
+    if not request.param:
         monkeypatch.setattr(model_environments, "find_uv", lambda: None)
-    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_EXTRA_INDEX_URL", "UV_INDEX"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("PIP_RETRIES", "1")  # pip says nothing of the first try
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    model = tmp_path / "model"
-    model.mkdir()
-    # Nobody listens on the discard port, so this is an index that does not answer.
-    (model / "requirements.txt").write_text("--index-url http://me:hunter2@127.0.0.1:9/simple\nno-such-library==1.0\n")
+    return "uv" if request.param else "pip"
+
+
+def needing(folder: Path, *lines: str) -> Path:
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("\n".join(lines))
+    return folder
+
+
+#: Nobody listens on the discard port, so this is an index that does not answer.
+AWAY = "http://me:hunter2@127.0.0.1:9/simple"
+
+
+def test_an_index_that_is_away_is_an_outage_and_shows_no_login(
+    installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_INDEX_URL", AWAY)
+    monkeypatch.setenv("PIP_INDEX_URL", AWAY)
+    model = needing(tmp_path / "model", "no-such-library==1.0")
+
+    with pytest.raises(OutageError, match=f"{installer} cannot reach its package index") as caught:
+        build_environment(model, tmp_path / "build", timeout_seconds=300)
+
+    assert "no-such-library" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_environment_that_cannot_be_resolved_is_a_finding(installer: str, tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    model = needing(tmp_path / "model", "--no-index", f"--find-links {tmp_path / 'wheels'}", "no-such-library==1.0")
 
     built = build_environment(model, tmp_path / "build", timeout_seconds=300)
 
@@ -412,7 +441,36 @@ def test_an_environment_that_cannot_be_built_says_so_and_shows_no_login(
     assert built.what.startswith("no environment could be built from its requirements.txt")
     assert "train.requirements" in built.why
     assert "no-such-library" in built.output
-    assert "hunter2" not in built.output
+
+
+@pytest.mark.parametrize(
+    ("output", "outage"),
+    [
+        pytest.param("error: Failed to fetch\n  cause: client error (Connect)\n  cause: dns error", True, id="uv, dns"),
+        pytest.param("HTTP status server error (503 Service Unavailable) for url (http://i/)", True, id="uv, 503"),
+        pytest.param("HTTP status client error (429 Too Many Requests) for url (http://i/)", True, id="uv, 429"),
+        pytest.param("HTTP status client error (404 Not Found) for url (http://i/)", False, id="uv, 404"),
+        pytest.param("Failed to download distribution due to network timeout.", True, id="uv, slow"),
+        pytest.param("ERROR: HTTP error 502 while getting http://i/a.whl", True, id="pip, 502"),
+        pytest.param("ERROR: 500 Server Error: Oh for url: http://i/a", True, id="pip, 500"),
+        pytest.param("ERROR: 403 Client Error: Forbidden for url: http://i/a", False, id="pip, 403"),
+        pytest.param(
+            "WARNING: Retrying (Retry(total=4, connect=None)) after connection broken by 'ConnectionResetError(104, "
+            "'Connection reset by peer')': /a/\nERROR: No matching distribution found for a==1",
+            False,
+            id="pip, the next try went well",
+        ),
+        pytest.param("ERROR: No matching distribution found for async-timeout==500", False, id="pip, resolution"),
+        pytest.param(
+            "x Failed to build `a==1`\n The build backend returned an error\n [stderr]\n Connection refused",
+            False,
+            id="uv, a library's own set-up",
+        ),
+        pytest.param("client error (Connect)\n invalid peer certificate: UnknownIssuer", False, id="uv, certificate"),
+    ],
+)
+def test_what_an_installer_says_is_an_outage_or_not(output: str, outage: bool) -> None:
+    assert is_outage(output) is outage
 
 
 def test_a_build_that_takes_too_long_or_has_nothing_to_install(tmp_path: Path) -> None:

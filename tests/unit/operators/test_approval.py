@@ -34,7 +34,7 @@ DOWN = TrackingUnavailableError("MLflow at http://mlflow:5000 does not answer")
 class Pushed(dict[str, Any]):
     """Stands in for the task instance."""
 
-    dag_id, run_id, task_id, map_index, id = "d", "r", "approve", -1, "ti-1"
+    dag_id, run_id, task_id, map_index, id, try_number = "d", "r", "approve", -1, "ti-1", 2
 
     def xcom_push(self, key: str, value: Any) -> None:
         self[key] = value
@@ -57,8 +57,8 @@ class Registry:
         self._up()
         return self.decision
 
-    def ask(self, client: Any, version: Any, alias: str, *, by: str, hours: float) -> datetime:
-        self.asked.append((by, hours))
+    def ask(self, client: Any, version: Any, alias: str, *, by: str, attempt: int, hours: float) -> datetime:
+        self.asked.append((by, attempt, hours))
         return self.until
 
     def record_approval(self, client: Any, version: Any, alias: str, answer: Any) -> Approval:
@@ -143,9 +143,10 @@ def test_the_question_holds_all_that_is_needed_to_decide(registry: Registry, que
         task.execute(context())
 
     assert type(parked.value).__name__ == "TaskAwaitingInput"
-    assert registry.asked == [("d/r/approve", 5.0)]
+    assert registry.asked == [("d/r/approve", 2, 5.0)]
     assert question["subject"] == "May version 4 of flights become champion?"
-    assert (question["options"], question["defaults"]) == (["Approve", "Reject"], ["Reject"])
+    assert question["options"] == ["Approve version 4", "Reject version 4"]
+    assert question["defaults"] == ["Reject version 4"]
     assert [user["id"] for user in question["assigned_users"]] == ["ada", "bob"]
     assert list(question["params"]) == ["reason"]
     for part in (
@@ -166,7 +167,7 @@ def test_the_question_holds_all_that_is_needed_to_decide(registry: Registry, que
 def test_who_answered_and_why_is_written_down(registry: Registry, said: str, outcome: str) -> None:
     given = context()
     with nullcontext() if said == "Approve" else pytest.raises(AirflowSkipException, match="hold: rejected by bob"):
-        operator().execute_complete(given, event(said))
+        operator().execute_complete(given, event(f"{said} version 4"))
 
     (answer,) = registry.answers
     assert (answer.author, answer.reason, answer.via) == ("bob", "looks right", "airflow:d/r/approve")
@@ -176,8 +177,8 @@ def test_who_answered_and_why_is_written_down(registry: Registry, said: str, out
 @pytest.mark.parametrize(
     "late",
     [
-        pytest.param(event("Reject", timedout=True, responded_by_user=None), id="the default was taken"),
-        pytest.param(event("Reject", responded_by_user=None), id="nobody is named"),
+        pytest.param(event("Reject version 4", timedout=True, responded_by_user=None), id="the default was taken"),
+        pytest.param(event("Reject version 4", responded_by_user=None), id="nobody is named"),
         pytest.param({"error": "too late", "error_type": "timeout"}, id="told as an error"),
     ],
 )
@@ -193,9 +194,47 @@ def test_a_time_out_is_told_apart_from_a_rejection(registry: Registry, late: dic
 def test_a_decision_from_the_command_line_holds_over_the_answer_on_the_page(registry: Registry) -> None:
     registry.decision = decided("approved", "ada", "urgent")
 
-    assert operator().execute_complete(context(), event("Reject"))["author"] == "ada"
-    late = event("Reject", timedout=True, responded_by_user=None)
+    assert operator().execute_complete(context(), event("Reject version 4"))["author"] == "ada"
+    late = event("Reject version 4", timedout=True, responded_by_user=None)
     assert operator().execute_complete(context(), late)["outcome"] == "approved"
+
+
+STALE = [
+    pytest.param(["Approve version 3"], r"was about version 3 \(", id="approve an earlier one"),
+    pytest.param(["Reject version 40"], r"was about version 40 \(", id="reject one whose number begins alike"),
+    pytest.param(["Approve"], "that it does not name", id="asked by an earlier release"),
+    pytest.param([], "the answer is nothing", id="nothing"),
+    pytest.param(["Approve version 4", "Reject version 4"], "that it does not name", id="both"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "said"), STALE)
+def test_an_answer_to_the_question_about_another_version_is_not_recorded(
+    registry: Registry, chosen: list[str], said: str
+) -> None:
+    given = context()
+    with pytest.raises(AirflowFailException, match=said) as told:
+        operator().execute_complete(given, event(*chosen))
+
+    for part in (
+        "now asks about version 4 of 'flights'",
+        "keeps the first question",
+        "airflow-mlops promote flights 4 --approve --reason 'WHY'",
+        "airflow-mlops promote flights 4 --reject --reason 'WHY'",
+    ):
+        assert part in str(told.value)
+    assert (registry.answers, registry.decision) == ([], None)
+    assert "return_value" not in given["ti"]
+
+
+@pytest.mark.parametrize(("chosen", "said"), STALE)
+def test_after_a_decision_by_command_any_answer_lets_the_task_go_by_it(
+    registry: Registry, chosen: list[str], said: str
+) -> None:
+    registry.decision = decided("approved", "ada", "urgent")
+
+    assert operator().execute_complete(context(), event(*chosen))["author"] == "ada"
+    assert registry.answers == []
 
 
 def test_a_cleared_task_returns_the_decision_without_asking(registry: Registry, question: dict[str, Any]) -> None:
@@ -208,15 +247,15 @@ def test_a_cleared_task_returns_the_decision_without_asking(registry: Registry, 
 
 def test_an_answer_survives_a_short_outage_and_is_told_after_a_long_one(registry: Registry) -> None:
     registry.down = len(approval.PATIENCE_SECONDS)
-    assert operator().execute_complete(context(), event("Approve"))["outcome"] == "approved"
+    assert operator().execute_complete(context(), event("Approve version 4"))["outcome"] == "approved"
 
     registry.down, registry.decision = 100, None
     with pytest.raises(TrackingUnavailableError, match=r"bob said 'approve'.*promote flights 4 --approve"):
-        operator().execute_complete(context(), event("Approve"))
+        operator().execute_complete(context(), event("Approve version 4"))
 
 
 def test_two_users_of_one_name_are_told_apart(registry: Registry) -> None:
-    operator().execute_complete(context(), event("Approve", responded_by_user={"id": "7", "name": "Ada L."}))
+    operator().execute_complete(context(), event("Approve version 4", responded_by_user={"id": "7", "name": "Ada L."}))
 
     assert registry.answers[0].author == "Ada L. (id 7)"
 

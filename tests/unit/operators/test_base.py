@@ -270,3 +270,11 @@ def test_killing_the_task_stops_what_its_runtime_started(run: Any, monkeypatch: 
     operator.on_kill()
 
     assert StuckRuntime.stopped == 1
+
+
+@pytest.mark.parametrize("runtime", [{"python": "/x"}, "", None, 3], ids=str)
+def test_a_runtime_that_is_none_ends_the_task_with_the_mend(run: Any, runtime: Any) -> None:
+    operator = ValidateDataOperator(task_id="t", dataset={}, contract="c.yaml", data={"uri": "u"}, runtime=runtime)
+
+    with pytest.raises(AirflowFailException, match="external_python"):
+        run(operator, None)

@@ -63,7 +63,7 @@ def test_after_a_huge_line_the_next_is_whole() -> None:
 PREAMBLE = """
 import argparse, json, os, signal, subprocess, sys, time
 parser = argparse.ArgumentParser()
-parser.add_argument("--lifeline", type=int); parser.add_argument("--log-fd", type=int)
+parser.add_argument("--log-fd", type=int)
 args = parser.parse_args()
 """
 

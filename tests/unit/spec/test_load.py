@@ -62,6 +62,18 @@ def test_an_absolute_or_templated_uri_stays_as_written(tmp_path: Path, uri: str)
             "  event_time:", "  event_tme:", r"line 4: data\.event_tme .*Did you mean 'event_time'", id="a typo"
         ),
         pytest.param("name: churn\n", "", r"name is missing; add it", id="a missing key"),
+        pytest.param(
+            "  target: left\n",
+            "  target: left\n  parameters: {missing: .nan}\n",
+            r"train\.parameters: parameters\.missing is nan.*write it as text",
+            id="a parameter that JSON loses",
+        ),
+        pytest.param(
+            "  target: left\n",
+            "  target: left\n  parameters: {class_weight: {0: 1}}\n",
+            r"parameters\.class_weight has the key 0.*write '0' yourself",
+            id="a key that JSON turns into text",
+        ),
         pytest.param("name: churn", "name: Churn-1", r"line 1: name", id="a wrong name"),
         pytest.param("[roc_auc]", "[roc_acu]", r"line \d+: evaluation: .*Did you mean 'roc_auc'", id="a metric's typo"),
         pytest.param("2 months", "two months", r"line \d+: train\.window\.length.*'2 months'", id="a wrong length"),

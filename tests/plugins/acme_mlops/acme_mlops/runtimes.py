@@ -24,7 +24,7 @@ class NicedRuntime:
     :param grace_seconds: how long a step that is stopped may take to tidy up.
     """
 
-    def __init__(self, *, increment: int = 10, grace_seconds: float = 10.0) -> None:
+    def __init__(self, *, increment: int = 10, grace_seconds: float = 4.0) -> None:
         if type(increment) is not int or not 1 <= increment <= 19:
             raise ValueError(f"increment must be a whole number from 1 to 19, not {increment!r}")
         self.increment = increment
@@ -75,7 +75,7 @@ class NicedRuntime:
         child = self._child = Child()
         try:
             if not self._stopped:
-                child.start(command, env=os.environ, inherited=(secrets.fileno(),))
+                child.start(command, env=os.environ, inherited=(secrets.fileno(),), folder=folder)
             if self._stopped:  # by a signal that came while it was being started
                 child.stop(self.grace_seconds)
             child.follow()
