@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests.
+WORKERS ?= 2
 # Where the tests run steps as on a machine without Airflow.
 STEPS := .venv-steps
 # The first interpreter that runs and is supported; override with PYTHON=/path/to/python3.12.
@@ -48,8 +50,9 @@ demo: venv ## run the whole loop on the 2013 New York flights in a real Airflow 
 serve: venv ## keep the demo's Airflow and MLflow pages up
 	$(BIN)/airflow-mlops demo --serve
 
+# Two at a time: a file's tests stay together, and every worker has servers and an Airflow home of its own.
 test: venv steps system ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-fault: venv steps system ## run the races and the kills alone
 	$(BIN)/python -m pytest tests/fault tests/contract/test_runtime_kills.py

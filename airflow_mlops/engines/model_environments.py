@@ -39,8 +39,8 @@ _PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "CUDA_", "NVIDIA_",
 _INSTALLER_NAMES = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"})
 _INSTALLER_PREFIXES = ("UV_", "PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 
-#: What uv and pip say when the way to the package index, or the index itself, is what failed. pip says of every try that
-#: failed how many are left, and goes on: only the last one is a failure.
+#: What uv and pip say when the way to the package index, or the index itself, is what failed. pip says of every try
+#: that failed how many are left, and goes on: only the last one is a failure.
 _OUTAGE = re.compile(
     r"error sending request for url|client error \(Connect\)|connect(ion)? error|connection (refused|reset|aborted)"
     r"|failed to establish a new connection|(name resolution|dns error|getaddrinfo failed|name or service not known)"
@@ -186,9 +186,9 @@ def build_environment(model: Path, folder: Path, *, timeout_seconds: float) -> B
             )
         if ended.code and is_outage(ended.output):
             raise OutageError(
-                f"No environment could be built from the model's {REQUIREMENTS}, because {tool} cannot reach its package "
-                f"index or the index fails. Check the network, the index and {tool}'s own settings; the task may be "
-                f"retried. Its output ended:\n{output}"
+                f"No environment could be built from the model's {REQUIREMENTS}, because {tool} cannot reach its "
+                f"package index or the index fails. Check the network, the index and {tool}'s own settings; the task "
+                f"may be retried. Its output ended:\n{output}"
             )
         if ended.code:
             return Built(
@@ -211,7 +211,7 @@ def _commands(target: Path, python: Path, needs: Path) -> tuple[str, list[list[s
 
 
 def is_outage(output: str) -> bool:
-    """Say whether an installer that failed tells of the network or the index, not of the libraries it was to install."""
+    """Say whether an installer that failed tells of the network or its index, not of what it was to install."""
     return not _NO_OUTAGE.search(output) and bool(_OUTAGE.search(_TRIED_AGAIN.sub("", output)))
 
 

@@ -16,8 +16,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-#: The watcher: it waits for the end of its standard input. To remove a folder afterwards, a copy of it leaves the group,
-#: while the watcher itself waits to be killed with the rest, so that the number stays theirs until then.
+#: The watcher: it waits for the end of its standard input. To remove a folder afterwards, a copy of it leaves the
+#: group, while the watcher itself waits to be killed with the rest, so that the number stays theirs until then.
 _WATCH = """
 import os, signal, sys, time
 sys.stdin.buffer.read()

@@ -58,8 +58,8 @@ class ApproveModelOperator(_Base):
     It stands between ``RegisterModelOperator`` and ``PromoteModelOperator``, which takes its output as ``approval``.
     For any other verdict it ends at once. On Airflow 3.1 and later the question stands on the page of required actions,
     with a button to approve and one to reject, both with the version's number, and a field for the reason.
-    ``airflow-mlops promote NAME VERSION --approve`` (or ``--reject``) answers it on every version of Airflow, and is the
-    only way before 3.1.
+    ``airflow-mlops promote NAME VERSION --approve`` (or ``--reject``) answers it on every version of Airflow, and is
+    the only way before 3.1.
 
     Airflow keeps the first question of a task, also when the task is cleared and asks about another version. An answer
     to such an old question is not recorded: the task fails and names the commands that answer.

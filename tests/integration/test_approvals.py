@@ -227,7 +227,7 @@ def test_a_version_that_was_judged_for_another_alias_is_not_decided_on(
     assert ledger(bench) == []
 
     assert command(bench, "--approve", "--alias", "challenger", *reason) == 0
-    assert bench.client.get_registered_model(bench.name).aliases == {"challenger": 1}
+    assert bench.client.get_registered_model(bench.name).aliases == {"challenger": "1"}
 
 
 def test_a_version_that_names_no_alias_does_not_start_one(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,7 +242,7 @@ def test_a_version_that_names_no_alias_does_not_start_one(bench: Bench, capsys: 
     assert command(bench, "1", "--approve", *reason) == 0
     assert command(bench, "2", "--override", "--alias", "challenger", *reason) == 0
     assert command(bench, "1", "--reject", "--alias", "challenger", *reason) == 0  # an alias in use may be decided for
-    assert bench.client.get_registered_model(bench.name).aliases == {"champion": 1, "challenger": 2}
+    assert bench.client.get_registered_model(bench.name).aliases == {"champion": "1", "challenger": "2"}
 
 
 def test_history_lists_what_waits_and_the_one_is_found_by_itself(

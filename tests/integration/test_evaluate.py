@@ -153,9 +153,10 @@ def test_the_same_inputs_give_the_same_evidence(flights: Flights, lake: Path) ->
     flights.serve(flights.log(linear(0, 1)), month(3))
     model, dataset = flights.log(linear(1, 1)), flights.data(MAY, lake)
 
-    first, second = flights.evaluate(model, dataset), flights.evaluate(model, dataset)
+    first, second = flights.evaluate(model, dataset), flights.evaluate(model, dataset, force=True)
 
     assert first.run_id != second.run_id
+    assert flights.evaluate(model, dataset).run_id == second.run_id
     assert first.evidence_digest == second.evidence_digest
     assert flights.evaluate(model, dataset, seed=1).evidence_digest != first.evidence_digest
 

@@ -86,12 +86,12 @@ class Flights:
     name: str = field(default_factory=lambda: f"flights-{uuid.uuid4().hex[:8]}")
     count: int = 0
 
-    def step(self, step: str, payload: dict[str, Any], key: str | None = None) -> Any:
+    def step(self, step: str, payload: dict[str, Any], key: str | None = None, *, force: bool = False) -> Any:
         """Perform a step as a task of its own, or as the task ``key``."""
         self.count += 1
         key = f"dag/{self.name}/{key or f'{step}-{self.count}'}/-1"
         run = RunInfo(key=f"dag/{self.name}", name=self.name, experiment=self.name)
-        return perform(StepRequest(step=step, key=key, run=run, payload=payload), self.access)
+        return perform(StepRequest(step=step, key=key, run=run, payload=payload, force=force), self.access)
 
     def data(self, window: Window, folder: Path) -> DatasetVersion:
         """Take a snapshot of one window."""
@@ -125,6 +125,7 @@ class Flights:
     def evaluate(self, model: TrainedModel, dataset: DatasetVersion, key: str | None = None, **other: Any) -> Any:
         """Evaluate, by carrier, AUC and log loss; ``other`` changes the specification or the payload."""
         payload = {name: other.pop(name) for name in ("seed", "code_path", "alias") if name in other}
+        force = bool(other.pop("force", False))
         spec = {
             "task": "binary",
             "metrics": ["roc_auc", "log_loss"],
@@ -142,6 +143,7 @@ class Flights:
                 **payload,
             },
             key,
+            force=force,
         )
         return report
 

@@ -443,6 +443,27 @@ def test_an_environment_that_cannot_be_resolved_is_a_finding(installer: str, tmp
     assert "no-such-library" in built.output
 
 
+def test_a_library_that_does_not_compile_is_a_finding_whatever_it_says_and_shows_no_login(
+    installer: str, tmp_path: Path
+) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "a-library"\nversion = "1"\n'
+    )
+    (library / "backend.py").write_text(
+        "def build_wheel(*args, **more):\n    raise SystemExit('http://me:hunter2@host: Connection refused')\n"
+    )
+    model = needing(tmp_path / "model", "--no-index", str(library))
+
+    built = build_environment(model, tmp_path / "build", timeout_seconds=300)
+
+    assert built.what.startswith("no environment could be built from its requirements.txt")
+    assert "://***@host: Connection refused" in built.output
+    assert "hunter2" not in built.output
+
+
 @pytest.mark.parametrize(
     ("output", "outage"),
     [

@@ -161,3 +161,7 @@ def test_the_requirements_are_versions_of_the_lock() -> None:
         return {line.split()[0] for line in path.read_text().splitlines() if "==" in line and line[0].isalnum()}
 
     assert pins(REQUIREMENTS) <= pins(lock), "run: make lock"
+
+
+def test_the_time_to_tidy_up_fits_into_what_airflow_grants() -> None:
+    assert ExternalPythonRuntime(python="/x").grace_seconds < 5
