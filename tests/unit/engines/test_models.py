@@ -288,7 +288,9 @@ class TestSignature:
     def test_outputs(self, predictions: Any, words: str) -> None:
         assert words in str(output_schema(predictions))
 
-    @pytest.mark.parametrize("predictions", [None, "text", {"a": 1}, [object()]], ids=repr)
+    @pytest.mark.parametrize(
+        "predictions", [None, "text", {"a": 1}, [object()]], ids=["nothing", "text", "a dict", "objects"]
+    )
     def test_strange_outputs_are_refused(self, predictions: Any) -> None:
         with pytest.raises(ModelRefusedError, match="no signature"):
             output_schema(predictions)
