@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from airflow_mlops.cli.demo.lake import Lake
     from tests.support.mlflow_server import MLflowServer
 
-PAGE = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "bad-inputs.md"
 GOOD = {"conn_type": "mlflow"}
 MAX_SHOWN = 420
 
@@ -147,7 +148,7 @@ def test_the_page_lists_what_is_tried_here() -> None:
 def shown(sentence: str, folder: Path, address: str) -> str:
     """Return what was said as it may stand in a table: without this machine's folders, and not too long."""
     text = sentence.replace(f"{folder}/model/", "").replace(str(folder), "…").replace(address, "http://HOST")
-    text = re.sub(r"/\S*/site-packages/", "…/", text)
+    text = re.sub(r"/\S*/site-packages/", "…/", text).replace(f"{ROOT}/", "…/")
     text = re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
