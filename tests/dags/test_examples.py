@@ -66,6 +66,33 @@ def test_by_hand_over_windows_and_parameters(dag: Callable[[str], Any], run_dag:
     assert len({ran.mapped("train", "mlflow_run_link")[n] for n in (0, 1)}) == 2
 
 
+def test_what_a_person_started_waits_for_a_person_and_is_then_champion_for_every_later_look(
+    examples: Path,
+    dag: Callable[[str], Any],
+    run_dag: Callable[..., Any],
+    mlflow_connection: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = dag("flights_manual_dag.py")
+    assert made.get_task("approve").downstream_task_ids == {"promote"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_connection)
+    # Airflow's own question needs a scheduler (tests/e2e/test_approval.py); the command line answers everywhere.
+    spec = str(examples / "flights_manual.yaml")
+    assert main(["run", spec, "--window", "2013-03-01", "2013-04-01"]) == 0
+    assert "airflow-mlops promote flights_manual 1 --approve" in capsys.readouterr().out
+    assert main(["promote", "flights_manual", "1", "--approve", "--reason", "seen", "--author", "ann"]) == 0
+
+    ran = run_dag(made, **MARCH)
+
+    assert ran.state == "success", ran.tasks
+    assert ran.record("train", "reused_from").startswith("run/flights_manual/")
+    assert ran.record("gate")["verdict"] == "promote"
+    assert ran.record("approve")["outcome"] == "not_needed"
+    promoted = ran.record("promote")
+    assert (promoted["outcome"], promoted["to_version"], ran.record("register")["version"]) == ("promoted", 1, 1)
+
+
 def test_a_scheduled_month_is_judged_by_the_gate_once_a_person_approved_the_first(
     examples: Path,
     dag: Callable[[str], Any],
