@@ -21,6 +21,7 @@ SHELLS = (
     "operators.model",
     "operators.plan",
     "operators.registry",
+    "operators.serving",
     "spec.load",
 )
 
