@@ -3,113 +3,64 @@
 from __future__ import annotations
 
 import math
-import re
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from airflow_mlops.core.data_sources import data_sources
 from airflow_mlops.core.metrics import metric_names
 from airflow_mlops.core.serving_rules import NEEDS_SERVING
 from airflow_mlops.core.windows import Length, WrittenLength
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.spec import naming
+from airflow_mlops.spec.data import DataSpec
+from airflow_mlops.spec.monitoring import DriftSpec, LabelSpec, MonitoringSpec, NotificationSpec
+from airflow_mlops.spec.schedule import ScheduleSpec
+from airflow_mlops.spec.scoring import ScoringSpec
+from airflow_mlops.spec.strict import Column, FunctionPath, Name, Strict
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
+__all__ = [
+    "ApprovalSpec",
+    "ContractSpec",
+    "DataSpec",
+    "DriftSpec",
+    "EvaluationSpec",
+    "GateSpec",
+    "LabelSpec",
+    "ModelSpec",
+    "MonitoringSpec",
+    "NotificationSpec",
+    "PromotionSpec",
+    "RuleSpec",
+    "RuntimeSpec",
+    "ScheduleSpec",
+    "ScoringSpec",
+    "ServingSpec",
+    "StepName",
+    "Strict",
+    "TrainSpec",
+    "TrainWindowSpec",
+]
+
 # No underscore: it joins profile and owner in names.
 Profile = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*$", max_length=30)]
-StepName = Literal["plan", "snapshot", "validate", "train", "evaluate", "serving", "gate", "register", "promote"]
-Column = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-FunctionPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-
-
-class Strict(BaseModel):
-    """A part of a specification: unknown keys are refused, values cannot be changed afterwards."""
-
-    # What was written stays out of pydantic's own message: a URI may hold what must not be shown.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-
-_CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@")
-_SECRET_KEY = re.compile(
-    r"(^|_)(password|passwd|pwd|passphrase|secret|token|api_?key|access_key|private_key|credentials?)$", re.IGNORECASE
-)
-
-
-def _secret_in(value: JsonValue, path: str = "") -> str:
-    """Return the dotted key under which a secret stands, by the key's name or the look of its value; else nothing."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            place = f"{path}.{key}" if path else key
-            if _SECRET_KEY.search(key):
-                return place
-            if found := _secret_in(inner, place):
-                return found
-    elif isinstance(value, list):
-        return next((found for inner in value if (found := _secret_in(inner, path))), "")
-    elif isinstance(value, str) and _CREDENTIALS.search(value):
-        return path
-    return ""
-
-
-class DataSpec(Strict):
-    """Where the rows are and which column says when they happened."""
-
-    uri: str = Field(
-        min_length=1,
-        description="A file, a folder or a glob: a local path, s3:// or gs://. For other sources, what they say.",
-    )
-    format: str = Field(
-        default="parquet", min_length=1, description="parquet, csv, or the name of another installed data source."
-    )
-    options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Settings of the data source, such as a table's name; never a secret."
-    )
-    conn_id: str | None = Field(default=None, description="Airflow connection with the store's credentials.")
-    event_time: Column | None = Field(
-        default=None, description="Timestamp column that windows cut. A model's specification needs one."
-    )
-    id_columns: tuple[Column, ...] = Field(default=(), description="Columns that name an entity: never profiled.")
-    personal_columns: tuple[Column, ...] = Field(default=(), description="Columns about a person: never profiled.")
-    snapshot: Literal["reference", "copy"] = Field(
-        default="reference",
-        description="reference: an overwritten file is noticed; copy: it can also be rebuilt.",
-    )
-    copy_to: str | None = Field(default=None, description="Folder for copies and accepted rows; default: artifacts.")
-
-    @field_validator("uri", "copy_to")
-    @classmethod
-    def _no_secret(cls, value: str | None) -> str | None:
-        if value and _CREDENTIALS.search(value):
-            raise ValueError("the URI holds credentials; put them into an Airflow connection and name it in conn_id")
-        return value
-
-    @field_validator("format")
-    @classmethod
-    def _known_source(cls, value: str) -> str:
-        data_sources.check(value)
-        return value
-
-    @field_validator("options")
-    @classmethod
-    def _no_secret_option(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if key := _secret_in(value):
-            raise ValueError(
-                f"options.{key} holds credentials; put them into an Airflow connection and name it in conn_id"
-            )
-        return value
+StepName = Literal[
+    "plan",
+    "snapshot",
+    "validate",
+    "train",
+    "evaluate",
+    "serving",
+    "gate",
+    "register",
+    "promote",
+    "plan_scoring",
+    "score",
+    "plan_monitoring",
+    "drift",
+    "performance",
+    "policy",
+]
 
 
 def _plain_json(value: Any, place: str) -> None:
@@ -305,50 +256,6 @@ class PromotionSpec(Strict):
     )
 
 
-class ScheduleSpec(Strict):
-    """When training runs, and how Airflow should treat its tasks."""
-
-    cron: str | None = Field(default=None, description="Cron expression; its data interval is the anchor window.")
-    timezone: str = Field(default="UTC", description="Zone of the cron expression and of start_date.")
-    start_date: str | None = Field(default=None, description="ISO date of the first interval; needed with cron.")
-    on_assets: tuple[str, ...] = Field(default=(), description="Names of Assets whose events start a run.")
-    manual_window: Literal["param", "last_complete_interval"] = Field(
-        default="param", description="What a manual run without window parameters takes; param: an error asks for it."
-    )
-    catchup: bool = Field(default=False, description="Run the intervals since start_date that were missed.")
-    max_active_runs: int = Field(default=1, gt=0, description="Runs of the DAG at a time.")
-    retries: int = Field(default=2, ge=0, description="Of a task, after outages; verdicts are not retried.")
-    retry_delay_seconds: int = Field(default=60, ge=0, description="Wait before a retry.")
-    task_timeout_minutes: int = Field(default=120, gt=0, description="A task that takes longer is ended.")
-    pool: str | None = Field(default=None, description="Airflow pool of the tasks.")
-
-    @field_validator("start_date")
-    @classmethod
-    def _iso_date(cls, value: str | None) -> str | None:
-        if value is not None:
-            datetime.fromisoformat(value)
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as exc:
-            raise ValueError(f"{value!r} is no time zone; write one such as UTC or Europe/Brussels") from exc
-        return value
-
-    @model_validator(mode="after")
-    def _cron_or_assets(self) -> Self:
-        if self.cron and self.on_assets:
-            raise ValueError("give either cron or on_assets: a run has one anchor window, from one of them")
-        if self.cron and not self.start_date:
-            raise ValueError("cron needs start_date, the ISO date from which intervals count, such as 2013-01-01")
-        if self.manual_window == "last_complete_interval" and not self.cron:
-            raise ValueError("manual_window: last_complete_interval needs cron, which defines the intervals")
-        return self
-
-
 class ModelSpec(Strict):
     """One model, from its data to its schedule."""
 
@@ -376,6 +283,11 @@ class ModelSpec(Strict):
     gate: GateSpec
     promotion: PromotionSpec = PromotionSpec()
     schedule: ScheduleSpec = ScheduleSpec()
+    scoring: ScoringSpec | None = Field(default=None, description="How batches are scored; needed by scoring_dag.")
+    labels: LabelSpec | None = Field(default=None, description="Where labels arrive; None: performance is not watched.")
+    drift: DriftSpec = DriftSpec()
+    monitoring: MonitoringSpec = MonitoringSpec()
+    notifications: tuple[NotificationSpec, ...] = ()
     folder: Path = Field(
         default=Path(), exclude=True, description="Folder that relative paths start from; set by the loader."
     )
@@ -407,6 +319,24 @@ class ModelSpec(Strict):
                     f"gate.rules[{number}] ({rule.rule}) reads slice {column!r}, which evaluation.slices does not "
                     f"list: {', '.join(self.evaluation.slices) or 'none'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _monitoring_agrees(self) -> Self:
+        rule = self.monitoring.performance
+        if rule is not None and rule.metric not in self.evaluation.metrics:
+            raise ValueError(
+                f"monitoring.performance reads metric {rule.metric!r}, which evaluation.metrics does not list: "
+                f"{', '.join(self.evaluation.metrics)}"
+            )
+        if rule is not None and self.labels is None:
+            raise ValueError("monitoring.performance needs labels: say under labels.data where they arrive")
+        ids = ((self.scoring and self.scoring.data) or self.data).id_columns
+        if self.labels is not None and not (self.labels.entity or ids):
+            raise ValueError("labels are joined by entity: name its columns in labels.entity or data.id_columns")
+        split = self.scoring.split if self.scoring is not None else None
+        if split is not None and not (split.by or ids):
+            raise ValueError("scoring.split needs the entity's columns: name them in split.by or data.id_columns")
         return self
 
     @model_validator(mode="after")

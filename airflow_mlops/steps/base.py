@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 STEPS = Registry(
     "steps",
     {
-        name: f"airflow_mlops.steps.{name}:{name.capitalize()}Step"
+        name: f"airflow_mlops.steps.{name}:{''.join(word.capitalize() for word in name.split('_'))}Step"
         for name in (
             "plan",
             "snapshot",
@@ -50,6 +50,12 @@ STEPS = Registry(
             "register",
             "promote",
             "rollback",
+            "plan_scoring",
+            "score",
+            "plan_monitoring",
+            "drift",
+            "performance",
+            "policy",
         )
     },
 )

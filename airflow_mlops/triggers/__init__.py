@@ -1,0 +1,1 @@
+"""What waits off the worker, in the triggerer."""
