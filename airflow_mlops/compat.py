@@ -40,12 +40,15 @@ if TYPE_CHECKING:
     from airflow.sdk import conf as conf
     from airflow.sdk import get_current_context as get_current_context
     from airflow.sdk import task as task
+    from airflow.sdk import task_group as task_group
     from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.exceptions import AirflowException as AirflowException
     from airflow.sdk.exceptions import AirflowFailException as AirflowFailException
     from airflow.sdk.exceptions import AirflowNotFoundException as AirflowNotFoundException
+    from airflow.sdk.exceptions import AirflowSensorTimeout as AirflowSensorTimeout
     from airflow.sdk.exceptions import AirflowSkipException as AirflowSkipException
     from airflow.sdk.exceptions import TaskDeferred as TaskDeferred
+    from airflow.sdk.observability.stats import Stats as Stats
     from airflow.triggers.base import BaseTrigger as BaseTrigger
     from airflow.triggers.base import TriggerEvent as TriggerEvent
     from packaging.version import Version
@@ -64,6 +67,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
         "airflow.sdk.exceptions:AirflowNotFoundException",
         "airflow.exceptions:AirflowNotFoundException",
     ),
+    "AirflowSensorTimeout": ("airflow.sdk.exceptions:AirflowSensorTimeout", "airflow.exceptions:AirflowSensorTimeout"),
     "AirflowSkipException": ("airflow.sdk.exceptions:AirflowSkipException", "airflow.exceptions:AirflowSkipException"),
     # Before Airflow 3 an Asset was called a Dataset.
     "Asset": ("airflow.sdk:Asset", "airflow.datasets:Dataset"),
@@ -93,6 +97,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
     "Metadata": ("airflow.sdk:Metadata", "airflow.datasets.metadata:Metadata"),
     "Param": ("airflow.sdk:Param", "airflow.models.param:Param"),
     "PokeReturnValue": ("airflow.sdk:PokeReturnValue", "airflow.sensors.base:PokeReturnValue"),
+    "Stats": ("airflow.sdk.observability.stats:Stats", "airflow.stats:Stats"),
     "TaskDeferred": ("airflow.sdk.exceptions:TaskDeferred", "airflow.exceptions:TaskDeferred"),
     "TaskGroup": ("airflow.sdk:TaskGroup", "airflow.utils.task_group:TaskGroup"),
     "TriggerEvent": ("airflow.triggers.base:TriggerEvent",),
@@ -104,6 +109,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
     "conf": ("airflow.sdk:conf", "airflow.configuration:conf"),
     "get_current_context": ("airflow.sdk:get_current_context", "airflow.operators.python:get_current_context"),
     "task": ("airflow.sdk:task", "airflow.decorators:task"),
+    "task_group": ("airflow.sdk:task_group", "airflow.decorators:task_group"),
 }
 
 __all__ = ["AIRFLOW_3", "AIRFLOW_VERSION", *sorted(_PATHS)]

@@ -65,7 +65,22 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
 }
 
 LINKS = ("MLflowRunLink", "ModelVersionLink", "ReportLink", "ReusedFromLink")
-OPERATORS = ("approval", "data", "model", "plan", "registry", "serving")
+OPERATORS = (
+    "approval",
+    "data",
+    "drift",
+    "model",
+    "performance",
+    "plan",
+    "plan_monitoring",
+    "plan_scoring",
+    "policy",
+    "registry",
+    "scoring",
+    "serving",
+)
+SENSORS = ("data", "labels", "model")
+TRIGGERS = ("data", "labels", "model")
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -89,6 +104,18 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "MLflow",
                 "python-modules": [f"airflow_mlops.operators.{name}" for name in OPERATORS],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": "MLflow",
+                "python-modules": [f"airflow_mlops.sensors.{name}" for name in SENSORS],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "MLflow",
+                "python-modules": [f"airflow_mlops.triggers.{name}" for name in TRIGGERS],
             }
         ],
         "extra-links": [f"airflow_mlops.links.{name}" for name in LINKS],

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from airflow_mlops.core.monitoring_records import (
+    DriftReport,
+    MonitoringPlan,
+    PerformanceReport,
+    PolicyDecision,
+    ScoringPlan,
+    ScoringReport,
+)
 from airflow_mlops.core.records import (
     DatasetVersion,
     EvaluationReport,
@@ -20,7 +28,10 @@ from airflow_mlops.engines.tracking import TrackingServer, artifact_page, run_pa
 def addresses_of(record: Record, server: TrackingServer) -> dict[str, str]:
     """Return ``run``, ``version`` and ``report`` addresses, each only where the record has one."""
     found: dict[str, str] = {}
-    run_id = record.parent_run_id if isinstance(record, RunPlan) else getattr(record, "run_id", "")
+    if isinstance(record, RunPlan | ScoringPlan | MonitoringPlan):
+        run_id = record.parent_run_id
+    else:
+        run_id = getattr(record, "run_id", "")
     if isinstance(record, DatasetVersion):
         run_id = record.manifest_uri.removeprefix("runs:/").partition("/")[0]
     if run_id:
@@ -29,8 +40,11 @@ def addresses_of(record: Record, server: TrackingServer) -> dict[str, str]:
         found["version"] = version_page(server, record.name, record.version)
     if isinstance(record, Promotion) and record.champion_version is not None:
         found["version"] = version_page(server, record.name, record.champion_version)
+    if isinstance(record, ScoringPlan | ScoringReport | DriftReport | PerformanceReport) and record.model is not None:
+        found["version"] = version_page(server, record.model.name, record.model.version)
     report = _report_of(record)
-    if report:
+    # An artifact in another store than MLflow's has no page there.
+    if report and report.startswith("runs:/"):
         owner, _, name = report.removeprefix("runs:/").partition("/")
         found["report"] = artifact_page(server, owner, name)
     return found
@@ -46,5 +60,11 @@ def _report_of(record: Record) -> str | None:
     if isinstance(record, ModelVersionRef):
         return record.card_uri
     if isinstance(record, TrainedModel):
-        return record.profile_uri if record.profile_uri.startswith("runs:/") else None
+        return record.profile_uri
+    if isinstance(record, DriftReport):
+        return record.report_uri or record.findings_uri
+    if isinstance(record, PerformanceReport):
+        return record.report_uri or record.evidence_uri
+    if isinstance(record, PolicyDecision):
+        return record.pictures_uri
     return None

@@ -34,6 +34,12 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         ``{"name": "external_python", "python": "/opt/steps/bin/python"}`` with the runtime's settings.
     :param force: make everything anew even though the same inputs were worked on before. ``"true"`` from a template
         counts as True.
+    :param notifications: whom to tell of which event: the keys of ``NotificationSpec`` (``events``, ``notifier``,
+        ``settings``), each by an Airflow notifier that is loaded when the event happens. Not templated: the notifier
+        renders its own settings, with the message as ``{{ mlops.message }}``. One that fails is logged and fails
+        nothing. In a DAG where several tasks see one event, give them to the one that knows what follows.
+    :param about: the model's name in messages and metrics, for a task whose record has none; default: the registered
+        model that the task names, else the DAG's id.
     """
 
     step: ClassVar[str]
@@ -41,6 +47,9 @@ class StepOperator(BaseOperator, Generic[RecordT]):
     _running: Runtime | None = None
     #: What the links store while the task runs; None before.
     link_addresses: dict[str, str] | None = None
+    # Defaults live on the class: every attribute of every operator is paid for when a DAG file is parsed.
+    notifications: Sequence[Any] = ()
+    about: str = ""
 
     template_fields: Sequence[str] = ("experiment", "mlflow_conn_id", "runtime", "force")
     #: Only those that a step can have: Airflow stores an empty entry for every other one.
@@ -54,6 +63,8 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         mlflow_conn_id: str = MLflowHook.default_conn_name,
         runtime: str | Mapping[str, Any] = "inline",
         force: bool | str = False,
+        notifications: Sequence[Mapping[str, Any]] = (),
+        about: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -61,6 +72,10 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         self.mlflow_conn_id = mlflow_conn_id
         self.runtime = runtime
         self.force = force
+        if notifications:
+            self.notifications = notifications
+        if about:
+            self.about = about
 
     def payload(self, context: Context) -> Mapping[str, Any]:
         """Return what the step is given, rendered. Subclasses fill it in."""
@@ -78,6 +93,7 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         """Run the step and return its record."""
         # Imported here: runtimes load the steps, which a DAG file being parsed does not need.
         from airflow_mlops.hooks.storage import storage_access
+        from airflow_mlops.operators.news import spread
         from airflow_mlops.runtimes import make_runtime
         from airflow_mlops.spec.model import RuntimeSpec
         from airflow_mlops.steps.base import Access
@@ -104,6 +120,8 @@ class StepOperator(BaseOperator, Generic[RecordT]):
             context["ti"].xcom_push(key="reused_from", value=origin)
             ReusedFromLink.store(context, task_page(origin))
         self.announce(record, context)
+        # Before the judgement: a held gate or a failed contract is what people want to be told of.
+        spread(self, record, hook, context)
         self.judge(record)
         return published
 
