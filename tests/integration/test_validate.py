@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_mlops.core.records import MAX_RECORD_BYTES
-from airflow_mlops.errors import DataChangedError, InvalidSpecError, UnknownNameError
+from airflow_mlops.core.records import MAX_RECORD_BYTES, DatasetVersion, ValidationReport
+from airflow_mlops.errors import DataChangedError, InvalidSpecError, ModelRefusedError, UnknownNameError
+from airflow_mlops.steps.base import perform
 from airflow_mlops.steps.datasets import load_frame, load_manifest
 from tests.support.data_steps import DataSteps, day, window, write_parquet
 
@@ -331,3 +332,74 @@ def test_a_row_condition_may_be_about_a_column_that_no_argument_names(
     if failure == "quarantine":
         with steps.work() as work:
             assert load_frame(report.dataset, work, ["x"])["x"].tolist() == [1, 2]
+
+
+TARGET_THERE = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "late"}, "on_failure": "quarantine"}
+COLUMNS = {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["at", "x", "name", "late"]}}
+
+
+def score(steps: DataSteps, dataset: DatasetVersion, written: Any, **settings: Any) -> ValidationReport:
+    """Run the validate task of a scoring run."""
+    payload = {"dataset": dataset.to_xcom(), "contract": written, "purpose": "scoring", **settings}
+    record = perform(steps.request("validate", payload), steps.access)
+    assert isinstance(record, ValidationReport)
+    return ValidationReport.from_xcom(record.to_xcom())
+
+
+def test_a_batch_to_score_needs_no_train_only_column(steps: DataSteps, lake: dict[str, Any]) -> None:
+    dataset = steps.snapshot(lake, JANUARY)
+    written = contract(
+        on("warn", IN_RANGE),
+        TARGET_THERE,
+        COLUMNS,
+        on("fail", IN_RANGE, row_condition="late == 1"),
+        train_only=["late"],
+    )
+
+    training = steps.validate(dataset, written)
+    report = score(steps, dataset, written, inputs=["x", "name"])
+
+    assert (training.verdict, training.purpose, training.left_out_count) == ("fail", "training", 0)
+    assert (report.verdict, report.purpose, report.expectation_count) == ("warn", "scoring", 2)
+    assert report.left_out == (
+        "expect_column_values_to_not_be_null(late)",
+        "expect_column_values_to_be_between(late)",
+    )
+    assert report.sentence.endswith(
+        "2 expectations about train-only columns were left out, because this is a batch to score."
+    )
+    assert report.contract_digest == training.contract_digest
+    assert report.run_id != training.run_id
+    with steps.work() as work:
+        page = work.read_file(str(report.report_uri)).read_text()
+        result = work.read_json(f"runs:/{report.run_id}/contract_result.json")
+    assert "<dt>Left out</dt><dd>expect_column_values_to_not_be_null(late), " in page
+    assert (result["purpose"], result["left_out"]) == ("scoring", list(report.left_out))
+    assert result["contract"]["train_only"] == ["late"]
+
+
+def test_a_batch_of_which_nothing_else_is_expected_must_have_its_rows(steps: DataSteps, lake: dict[str, Any]) -> None:
+    dataset = steps.snapshot(lake, JANUARY)
+    enough = score(steps, dataset, contract(TARGET_THERE, train_only=["late"], min_rows=4))
+    few = score(steps, dataset, contract(TARGET_THERE, min_rows=5), target="late")
+
+    assert (enough.verdict, enough.expectation_count) == ("pass", 0)
+    assert enough.sentence.startswith("The contract holds on 4 rows of window")
+    assert few.verdict == "fail"
+    assert few.findings[0].sentence == "The data has 4 rows; the contract asks for at least 5."
+
+
+def test_a_model_that_reads_a_train_only_column_may_not_score(steps: DataSteps, lake: dict[str, Any]) -> None:
+    dataset = steps.snapshot(lake, JANUARY)
+
+    with pytest.raises(ModelRefusedError, match="The model reads 'name', which only training has"):
+        score(steps, dataset, contract(IN_RANGE, train_only=["name"]), inputs=["x", "name"])
+
+
+def test_many_left_out_expectations_still_fit_into_the_record(steps: DataSteps, lake: dict[str, Any]) -> None:
+    names = [f"column_{number:03d}_{'x' * 250}" for number in range(60)]
+    expected = [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": name}} for name in names]
+    report = score(steps, steps.snapshot(lake, JANUARY), contract(*expected, train_only=names))
+
+    assert (len(report.left_out), report.left_out_count) == (10, 60)
+    assert len(json.dumps(report.to_xcom())) <= MAX_RECORD_BYTES
