@@ -30,6 +30,11 @@ def contract_text(inferred: Inferred, source: str) -> str:
             comment(f"{_capital(inferred.share_reason)}."),
             f"max_quarantined_share: {flow(inferred.max_quarantined_share)}",
         ]
+    if inferred.target is not None:
+        lines += [
+            comment("Columns that only training rows have: a batch to score comes without them, no model reads one."),
+            entry("train_only", [inferred.target], 0),
+        ]
     lines.append("expectations:")
     about: object = None
     for proposal in inferred.proposals:
@@ -49,6 +54,8 @@ def as_mapping(inferred: Inferred) -> dict[str, Any]:
     mapping: dict[str, Any] = {"min_rows": inferred.min_rows}
     if inferred.max_quarantined_share is not None:
         mapping["max_quarantined_share"] = inferred.max_quarantined_share
+    if inferred.target is not None:
+        mapping["train_only"] = [inferred.target]
     mapping["expectations"] = [
         {"type": one.type, "kwargs": one.kwargs, "on_failure": one.on_failure} for one in inferred.proposals
     ]

@@ -106,7 +106,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Inferred:
-    """A contract in the making. ``left_out`` says what was looked at and led to no expectation."""
+    """A contract in the making.
+
+    ``left_out`` says what was looked at and led to no expectation; ``target``, where it is known, is train-only.
+    """
 
     min_rows: int
     min_rows_reason: str
@@ -114,6 +117,7 @@ class Inferred:
     share_reason: str
     proposals: tuple[Proposal, ...]
     left_out: tuple[str, ...]
+    target: str | None = None
 
 
 def infer(seen: TableSeen, *, labels: bool | None = None) -> Inferred:
@@ -155,7 +159,8 @@ def infer(seen: TableSeen, *, labels: bool | None = None) -> Inferred:
     half = max(Decimal(1), _rounded(Decimal(seen.smallest) / 2, ROUND_FLOOR))
     where = "the smallest of " + ", ".join(seen.parts) + " has" if seen.parts else "seen"
     reason = f"{where} {_count(seen.smallest, 'row')}; limit: half of that, rounded down to two digits"
-    return Inferred(int(half), reason, share, share_reason, tuple(proposals), tuple(left_out))
+    target = next((column.name for column in seen.columns if column.role == "target"), None)
+    return Inferred(int(half), reason, share, share_reason, tuple(proposals), tuple(left_out), target)
 
 
 def combine(whole: TableSeen, parts: Mapping[str, TableSeen]) -> TableSeen:

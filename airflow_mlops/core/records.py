@@ -43,7 +43,11 @@ ApprovalOutcome = Literal["not_needed", "approved", "rejected", "timed_out"]
 
 
 class RunPlan(Record, schema="plan/1"):
-    """What one DAG run is about: its windows, its reason, and its parent MLflow run."""
+    """What one DAG run is about: its windows, its reason, and its parent MLflow run.
+
+    :param requests: ids of the retrains that this run answers.
+    :param repeat: why the run has nothing to do, where other runs answer all of its requests; empty otherwise.
+    """
 
     window: Window
     train_window: Window
@@ -52,6 +56,8 @@ class RunPlan(Record, schema="plan/1"):
     experiment_id: str
     parent_run_id: str
     notes: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+    repeat: str = ""
 
 
 class DatasetVersion(Record, schema="dataset/1"):
@@ -90,7 +96,11 @@ class ContractFinding(Frozen):
 
 
 class ValidationReport(Record, schema="validation/1"):
-    """What the contract says of a dataset, and the dataset of the rows that go on."""
+    """What the contract says of a dataset, and the dataset of the rows that go on.
+
+    ``purpose`` is ``training`` or ``scoring``; for scoring, ``left_out`` names expectations about train-only columns
+    that were not checked, at most ten of ``left_out_count``, and ``expectation_count`` is of those that were.
+    """
 
     verdict: ContractVerdict
     sentence: str
@@ -105,6 +115,9 @@ class ValidationReport(Record, schema="validation/1"):
     quarantine_uri: str | None = None
     report_uri: str | None = None
     run_id: str = ""
+    purpose: str = "training"
+    left_out: tuple[str, ...] = ()
+    left_out_count: int = 0
 
     @property
     def is_failure(self) -> bool:

@@ -55,22 +55,54 @@ class ValidateDataOperator(StepOperator[ValidationReport]):
     :param dataset: a ``DatasetVersion``, usually ``snapshot.output``.
     :param contract: path of the contract file, or the contract itself as a mapping.
     :param data: the keys of ``DataSpec``, for the store's connection and where accepted rows are written.
+    :param purpose: ``training``, or ``scoring``: expectations about columns that the contract marks ``train_only`` are
+        left out, and the report says which.
+    :param inputs: for scoring, the columns the model reads; one that is train-only fails the task. None: not checked.
+    :param target: for scoring, the model's target: train-only whether the contract marks it or not.
     """
 
     step = "validate"
     record_type = ValidationReport
     operator_extra_links = (MLflowRunLink(), ReportLink())
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "dataset", "contract", "data")
+    template_fields: Sequence[str] = (
+        *StepOperator.template_fields,
+        "dataset",
+        "contract",
+        "data",
+        "purpose",
+        "inputs",
+        "target",
+    )
 
-    def __init__(self, *, dataset: Any, contract: Any, data: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: Any,
+        contract: Any,
+        data: Mapping[str, Any],
+        purpose: str = "training",
+        inputs: Any = None,
+        target: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset
         self.contract = contract
         self.data = data
+        self.purpose = purpose
+        self.inputs = inputs
+        self.target = target
 
     def payload(self, context: Context) -> Mapping[str, Any]:
-        """Return dataset and contract."""
-        return {"dataset": self.dataset, "contract": self.contract, "data": self.data}
+        """Return dataset and contract, and what of it counts."""
+        return {
+            "dataset": self.dataset,
+            "contract": self.contract,
+            "data": self.data,
+            "purpose": self.purpose,
+            "inputs": self.inputs or None,
+            "target": self.target or None,
+        }
 
     def announce(self, record: ValidationReport, context: Context) -> None:
         """Log the verdict and each finding."""

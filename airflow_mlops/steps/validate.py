@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,16 +36,35 @@ RESULT_FILE = "contract_result.json"
 MOST_FINDINGS = 20
 #: XCom takes 16 kB for the whole record; the findings get what the rest surely leaves.
 MOST_FINDING_BYTES = 9_000
+MOST_LEFT_OUT = 10
+LONGEST_LEFT_OUT = 150
 
 
 class ValidatePayload(BaseModel):
-    """The dataset, its contract (a file's path or the contract itself), and where accepted rows are written."""
+    """The dataset, its contract (a file's path or the contract itself), and where accepted rows are written.
+
+    ``purpose: scoring`` leaves out what is expected of train-only columns; ``inputs``, the columns the model reads, and
+    ``target`` count for that purpose alone. See :meth:`airflow_mlops.spec.contract.Contract.for_scoring`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: DatasetVersion
     contract: str | dict[str, Any]
     data: DataSpec | None = None
+    purpose: Literal["training", "scoring"] = "training"
+    inputs: tuple[str, ...] | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the data: the contract as it was written, what of it counts here, and what was left out."""
+
+    written: Contract
+    contract: Contract
+    purpose: str
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,12 +91,15 @@ class ValidateStep(Step[ValidatePayload, ValidationReport]):
     def inputs(self, payload: ValidatePayload, client: MlflowClient, access: Access) -> Mapping[str, Any]:
         """Return the data's digest, what the contract asks for, and the version of the engine that answers."""
         data = payload.data
-        return {
+        inputs: dict[str, Any] = {
             "dataset": payload.dataset.digest,
             "contract": load_contract(payload.contract).digest,
             "copy_to": data.copy_to if data else None,
             "engine": _engine_version(),
         }
+        if payload.purpose == "scoring":
+            inputs |= {"purpose": "scoring", "inputs": payload.inputs, "target": payload.target}
+        return inputs
 
     def recheck(self, record: ValidationReport, payload: ValidatePayload, client: MlflowClient, access: Access) -> bool:
         """Adopt only while the run that holds the accepted dataset's manifest is there."""
@@ -93,10 +115,12 @@ class ValidateStep(Step[ValidatePayload, ValidationReport]):
 
     def run(self, payload: ValidatePayload, work: Work) -> ValidationReport:
         """Check, write rows aside, write the report."""
-        contract = load_contract(payload.contract)
-        check_contract_names(contract)
+        written = load_contract(payload.contract)
+        check_contract_names(written)
         dataset = payload.dataset
         manifest = load_manifest(dataset, work)
+        asked = _asked(written, payload, [name for name, _ in manifest.columns])
+        contract = asked.contract
         if dataset.row_count:
             table = read_table(manifest, work.access.storage(dataset.conn_id), fetch=work.read_file)
             checked = _check(contract, table)
@@ -111,15 +135,15 @@ class ValidateStep(Step[ValidatePayload, ValidationReport]):
             if verdict != "fail":
                 accepted = store_rows(manifest, table, sorted(checked.reasons), work, copy_to)
             quarantine_uri = _store_quarantine(manifest, table, checked.reasons, contract, work, copy_to)
-        sentence = _sentence(verdict, contract, dataset, checked, findings)
-        report_uri = _store_report(verdict, sentence, contract, dataset, checked, work)
+        sentence = _sentence(verdict, asked, dataset, checked, findings)
+        report_uri = _store_report(verdict, sentence, asked, dataset, checked, work)
         shown = _bounded(findings)
         return ValidationReport(
             verdict=verdict,
             sentence=sentence,
             dataset=accepted,
             raw_digest=dataset.digest,
-            contract_digest=contract.digest,
+            contract_digest=written.digest,
             expectation_count=len(contract.expectations),
             findings=tuple(shown),
             finding_count=len(findings),
@@ -128,7 +152,17 @@ class ValidateStep(Step[ValidatePayload, ValidationReport]):
             quarantine_uri=quarantine_uri,
             report_uri=report_uri,
             run_id=work.run_id,
+            purpose=asked.purpose,
+            left_out=tuple(text[:LONGEST_LEFT_OUT] for text in asked.left_out[:MOST_LEFT_OUT]),
+            left_out_count=len(asked.left_out),
         )
+
+
+def _asked(written: Contract, payload: ValidatePayload, columns: Sequence[str]) -> _Asked:
+    if payload.purpose == "training":
+        return _Asked(written, written, payload.purpose, ())
+    contract, left_out = written.for_scoring(columns, inputs=payload.inputs, target=payload.target)
+    return _Asked(written, contract, payload.purpose, left_out)
 
 
 def _check(contract: Contract, table: pyarrow.Table) -> _Checked:
@@ -192,6 +226,8 @@ def _frame_for(contract: Contract, table: pyarrow.Table) -> pandas.DataFrame:
     if all(spec.columns and not spec.kwargs.get("row_condition") for spec in contract.expectations):
         named = {column for spec in contract.expectations for column in spec.columns}
         kept = [column for column in table.column_names if column in named]
+        if not contract.expectations:
+            kept = table.column_names[:1]  # the rows are counted, nothing else
         if kept:
             return to_frame(table.select(kept))
     return to_frame(table)
@@ -230,23 +266,31 @@ def _verdict(findings: Sequence[ContractFinding]) -> ContractVerdict:
 
 def _sentence(
     verdict: ContractVerdict,
-    contract: Contract,
+    asked: _Asked,
     dataset: DatasetVersion,
     checked: _Checked,
     findings: Sequence[ContractFinding],
 ) -> str:
-    total, rows = len(contract.expectations), f"{dataset.row_count:,} rows"
+    total, rows = len(asked.contract.expectations), f"{dataset.row_count:,} rows"
     where = f"{rows} of window {dataset.window}" if dataset.window else rows
     broken = sum(finding.on_failure == "fail" for finding in findings)
     aside = f" {len(checked.reasons):,} rows were set aside." if checked.reasons else ""
+    left, less = len(asked.left_out), ""
+    if left:
+        were = "expectation about train-only columns was" if left == 1 else "expectations about train-only columns were"
+        less = f" {left} {were} left out, because this is a batch to score."
     if verdict == "fail":
         unmet = f"{broken} {'requirement is' if broken == 1 else 'requirements are'} not met"
-        return f"The contract failed on {where}: {unmet}."
+        return f"The contract failed on {where}: {unmet}.{less}"
     if verdict == "quarantine":
-        return f"The contract holds for {checked.accepted_count:,} of {where}.{aside}"
+        return f"The contract holds for {checked.accepted_count:,} of {where}.{aside}{less}"
     if verdict == "warn":
-        return f"The contract holds on {where}, with {len(findings)} of {total} expectations warning."
-    return f"The contract holds: {total} expectations on {where}."
+        return f"The contract holds on {where}, with {len(findings)} of {total} expectations warning.{less}"
+    if not total:
+        return (
+            f"The contract holds on {where}: that they are at least {asked.contract.min_rows:,} is all it asks.{less}"
+        )
+    return f"The contract holds: {total} expectations on {where}.{less}"
 
 
 def _store_quarantine(
@@ -274,13 +318,13 @@ def _store_quarantine(
 def _store_report(
     verdict: ContractVerdict,
     sentence: str,
-    contract: Contract,
+    asked: _Asked,
     dataset: DatasetVersion,
     checked: _Checked,
     work: Work,
 ) -> str:
     """Store the page for people and the same as JSON for programs; return the page's URI."""
-    lines = []
+    contract, lines = asked.contract, []
     for outcome in checked.outcomes:
         spec = contract.expectations[outcome.number]
         mark = spec.on_failure if outcome.status == "fail" else outcome.status
@@ -291,8 +335,10 @@ def _store_report(
             "sentence": sentence,
             "dataset": dataset.digest,
             "manifest_uri": dataset.manifest_uri,
-            "contract": contract.model_dump(mode="json"),
-            "contract_digest": contract.digest,
+            "contract": asked.written.model_dump(mode="json"),
+            "contract_digest": asked.written.digest,
+            "purpose": asked.purpose,
+            "left_out": list(asked.left_out),
             "rows": dataset.row_count,
             "accepted_rows": checked.accepted_count,
             "general": list(checked.general),
@@ -319,7 +365,9 @@ def _store_report(
             ("Window", str(dataset.window) if dataset.window else "everything"),
             ("Rows", f"{dataset.row_count:,}"),
             ("Rows set aside", f"{len(checked.reasons):,}"),
-            ("Contract", contract.digest),
+            ("Contract", asked.written.digest),
+            ("Purpose", asked.purpose),
+            *([("Left out", ", ".join(asked.left_out))] if asked.left_out else []),
             ("Great Expectations", _engine_version()),
         ],
         findings=checked.general,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.errors import InvalidSpecError, ModelRefusedError
 from airflow_mlops.spec.contract import load_contract
 
 WRITTEN = """\
@@ -53,7 +53,14 @@ def test_the_digest_is_of_what_is_asked(tmp_path: Path) -> None:
     assert digest({"notes": "because"}, notes="of ours") == base
     assert digest({"on_failure": "fail"}, min_rows=1) == base
     others = [digest({"on_failure": "warn"}), digest({"kwargs": {"column": "y"}}), digest({}, min_rows=2)]
-    assert len({base, *others, digest({}, max_quarantined_share=0.5)}) == 5
+    assert len({base, *others, digest({}, max_quarantined_share=0.5), digest({}, train_only=["x"])}) == 6
+    assert digest({}, train_only=["x", "y"]) == digest({}, train_only=["y", "x"])
+
+
+def test_a_contract_without_train_only_columns_keeps_the_digest_of_earlier_runs() -> None:
+    contract = load_contract({"expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}]})
+
+    assert contract.digest == "54a5f2a18acf938f3c83186378249d1d43c7b970076ffdd9b7e2e6df9e21a57b"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,16 @@ def test_the_digest_is_of_what_is_asked(tmp_path: Path) -> None:
             "line 3: the key 'expectations' stands here a second time",
             id="double key",
         ),
+        pytest.param(
+            "train_only: [late, late]\nexpectations: [{type: expect_x}]",
+            "line 1: train_only: 'late' stands there more than once",
+            id="train-only twice",
+        ),
+        pytest.param(
+            "train_only: late\nexpectations: [{type: expect_x}]",
+            "line 1: train_only: .*tuple.*got 'late'",
+            id="train-only without brackets",
+        ),
         pytest.param("expectations: [", "line 1: this is not valid YAML", id="not YAML"),
         pytest.param("- type: expect_x", "this file holds list", id="a list"),
         pytest.param("", "this file holds nothing", id="empty file"),
@@ -136,3 +153,112 @@ def test_reading_a_contract_loads_nothing_heavy(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def asks(contract: Any, columns: list[str], **model: Any) -> tuple[list[str], list[str]]:
+    """Return what a batch must meet and what is left out."""
+    kept, left_out = load_contract(contract).for_scoring(columns, **model)
+    return [item.type for item in kept.expectations], list(left_out)
+
+
+def about(column: str, kind: str = "expect_column_to_exist", **kwargs: Any) -> dict[str, Any]:
+    return {"type": kind, "kwargs": {"column": column, **kwargs}}
+
+
+def test_what_is_expected_of_train_only_columns_is_left_out_for_scoring() -> None:
+    contract = {
+        "train_only": ["late", "arr_delay"],
+        "expectations": [
+            about("distance"),
+            about("late", "expect_column_values_to_not_be_null"),
+            {"type": "expect_column_pair_values_to_be_equal", "kwargs": {"column_A": "x", "column_B": "arr_delay"}},
+            {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": ["day", "arr_delay", "late"]}},
+            {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}},
+        ],
+    }
+
+    assert asks(contract, ["distance", "x", "day"]) == (
+        ["expect_column_to_exist", "expect_table_row_count_to_be_between"],
+        [
+            "expect_column_values_to_not_be_null(late)",
+            "expect_column_pair_values_to_be_equal(arr_delay)",
+            "expect_compound_columns_to_be_unique(late, arr_delay)",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_about"),
+    [
+        pytest.param("late == 1", True, id="bare"),
+        pytest.param("x > 0 and not late", True, id="at the end"),
+        pytest.param("`late` == 1", True, id="in backticks"),
+        pytest.param('col("late").notNull()', True, id="a column call"),
+        pytest.param("col( 'late' ) > 1", True, id="a column call, other quotes"),
+        pytest.param({"column": {"name": "late"}, "operator": ">", "parameter": 0}, True, id="an object"),
+        pytest.param("carrier == 'late'", False, id="a value"),
+        pytest.param('col("carrier") == "late"', False, id="a value beside a column call"),
+        pytest.param("later == 1 or plate == 1 or late_2 == 1", False, id="part of another name"),
+        pytest.param({"column": {"name": "later"}}, False, id="an object about another"),
+        pytest.param(None, False, id="none"),
+    ],
+)
+def test_a_condition_about_a_train_only_column_counts(condition: Any, is_about: bool) -> None:
+    contract = {"train_only": ["late"], "expectations": [about("x"), about("y", row_condition=condition)]}
+
+    assert len(asks(contract, ["x", "y"])[1]) == is_about
+
+
+def test_a_name_with_spaces_and_signs_is_found_in_a_condition() -> None:
+    contract = {"train_only": ["is late?"], "expectations": [about("y", row_condition="`is late?` > 0 and y > 1")]}
+
+    assert asks(contract, ["y"]) == ([], ["expect_column_to_exist(is late?)"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("expect_table_columns_to_match_set", "column_set"),
+        ("expect_table_columns_to_match_ordered_list", "column_list"),
+    ],
+)
+def test_a_list_of_the_tables_columns_is_shortened_by_those_that_are_absent(kind: str, key: str) -> None:
+    contract = load_contract(
+        {"train_only": ["late", "delay"], "expectations": [{"type": kind, "kwargs": {key: ["x", "late", "delay"]}}]}
+    )
+
+    def listed(columns: list[str]) -> Any:
+        kept, left_out = contract.for_scoring(columns)
+        assert not left_out
+        return kept.expectations[0].kwargs[key]
+
+    assert listed(["x"]) == ["x"]
+    assert listed(["x", "delay"]) == ["x", "delay"]
+    assert listed(["delay"]) == ["x", "delay"]
+    only = {"train_only": ["late"], "expectations": [{"type": kind, "kwargs": {key: ["late"]}}]}
+    assert asks(only, ["x"]) == ([], [f"{kind}(late)"])
+
+
+def test_the_target_is_train_only_even_if_nothing_says_so() -> None:
+    contract = {"expectations": [about("x"), about("late")]}
+
+    assert asks(contract, ["x"]) == (["expect_column_to_exist"] * 2, [])
+    assert asks(contract, ["x"], target="late") == (["expect_column_to_exist"], ["expect_column_to_exist(late)"])
+
+
+def test_a_model_that_reads_a_train_only_column_is_refused() -> None:
+    contract = load_contract({"train_only": ["late", "delay"], "expectations": [about("x")]})
+
+    assert contract.for_scoring(["x"], inputs=["x", "distance"])[0] == contract
+    with pytest.raises(ModelRefusedError, match=r"reads 'delay', which only training has.*train\.features.*train_only"):
+        contract.for_scoring(["x", "delay"], inputs=["x", "delay"])
+    with pytest.raises(ModelRefusedError, match="reads 'y', which only training has"):
+        contract.for_scoring(["x", "y"], inputs=["y"], target="y")
+
+
+def test_what_stays_keeps_its_place_for_messages(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(WRITTEN.replace("expectations:", "train_only: [distance]\nexpectations:", 1))
+
+    contract, _ = load_contract(tmp_path / "c.yaml").for_scoring(["a", "b"])
+
+    assert contract.place(0).endswith("c.yaml, line 9 (expect_column_pair_values_to_be_equal)")
