@@ -64,7 +64,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     },
 }
 
-LINKS = ("MLflowRunLink", "ModelVersionLink", "ReportLink", "ReusedFromLink")
+LINKS = ("EvidentlyLink", "MLflowRunLink", "ModelVersionLink", "ReportLink", "ReusedFromLink")
 OPERATORS = (
     "approval",
     "data",

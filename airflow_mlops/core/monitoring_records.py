@@ -86,6 +86,7 @@ class ScoringReport(Record, schema="scoring/1"):
     id_columns: tuple[str, ...] = ()
     event_time: str | None = None
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     published_at: str = ""
     key: str
     input_digest: str
@@ -162,6 +163,7 @@ class DriftReport(Record, schema="drift/1"):
     findings_uri: str = ""
     profile_uri: str = ""
     report_uri: str | None = None
+    evidently_uri: str | None = None
     dataset_digest: str = ""
     notes: tuple[str, ...] = ()
     run_id: str = ""
@@ -202,6 +204,9 @@ class PerformanceReport(Record, schema="performance/1"):
 class WindowState(Frozen):
     """What the policy remembers of one window, whoever watched it: the newest verdicts, and what was done.
 
+    :param version: the version that scored the window.
+    :param labelled: predictions that had a label when performance was measured; None where it was not.
+    :param told: of which rules' breaches people were told: the rule's name to the key of the act that told.
     :param request: id of the retrain or rollback that this window asked for; empty for none.
     :param asked_at: ISO time in UTC of that; empty for none.
     """
@@ -212,11 +217,16 @@ class WindowState(Frozen):
     drift_verdict: DriftVerdict | None = None
     drift_share: float | None = None
     drifted_columns: Mapping[str, float | None] = Field(default_factory=dict)
+    drifted_count: int = 0
+    compared_count: int = 0
     performance: Mapping[str, float | None] = Field(default_factory=dict)
     promised: Mapping[str, float | None] = Field(default_factory=dict)
     other_performance: Mapping[str, float | None] = Field(default_factory=dict)
     performance_state: Literal["", "waiting", "provisional", "final"] = ""
+    lower_is_better: tuple[str, ...] = ()
     coverage: float | None = None
+    labelled: int | None = None
+    told: Mapping[str, str] = Field(default_factory=dict)
     action: PolicyAction = "none"
     request: str = ""
     asked_at: str = ""
@@ -227,17 +237,23 @@ class PolicyDecision(Record, schema="policy/1"):
     """What follows from the windows, once for all of a run's windows.
 
     :param breaches: sentences, one a breached rule, with N of M and the windows.
-    :param suppressed: why a breach has no consequence of its own.
+    :param notes: what could not be judged and why, one sentence each.
+    :param suppressed: why a breach has no consequence of its own; only where ``action`` is ``none``.
+    :param reason: for people and for the retrain's event: what breached, how far, since when.
     :param request: id of the retrain or rollback asked for; a repeated decision gives the same.
+    :param entry: the promotion ledger's entry of the rollback that was done.
+    :param champion_version: who serves once the decision was carried out.
     """
 
     action: PolicyAction
     sentence: str
     window: Window | None
     breaches: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     suppressed: Suppressed = ""
     reason: str = ""
     request: str = ""
+    entry: int | None = None
     states: int = 0
     champion_version: int | None = None
     champion_age_days: float | None = None

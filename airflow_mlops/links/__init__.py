@@ -59,6 +59,13 @@ class ReportLink(_StoredLink):
     key = "report_link"
 
 
+class EvidentlyLink(_StoredLink):
+    """Evidently's page on a window."""
+
+    name = "Evidently report"
+    key = "evidently_link"
+
+
 class ReusedFromLink(_StoredLink):
     """The Airflow task whose result this one took over instead of making it again."""
 

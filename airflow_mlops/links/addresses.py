@@ -26,7 +26,7 @@ from airflow_mlops.engines.tracking import TrackingServer, artifact_page, run_pa
 
 
 def addresses_of(record: Record, server: TrackingServer) -> dict[str, str]:
-    """Return ``run``, ``version`` and ``report`` addresses, each only where the record has one."""
+    """Return ``run``, ``version``, ``report`` and ``evidently`` addresses, each only where the record has one."""
     found: dict[str, str] = {}
     if isinstance(record, RunPlan | ScoringPlan | MonitoringPlan):
         run_id = record.parent_run_id
@@ -42,11 +42,12 @@ def addresses_of(record: Record, server: TrackingServer) -> dict[str, str]:
         found["version"] = version_page(server, record.name, record.champion_version)
     if isinstance(record, ScoringPlan | ScoringReport | DriftReport | PerformanceReport) and record.model is not None:
         found["version"] = version_page(server, record.model.name, record.model.version)
-    report = _report_of(record)
-    # An artifact in another store than MLflow's has no page there.
-    if report and report.startswith("runs:/"):
-        owner, _, name = report.removeprefix("runs:/").partition("/")
-        found["report"] = artifact_page(server, owner, name)
+    pages = {"report": _report_of(record), "evidently": getattr(record, "evidently_uri", None)}
+    for link, uri in pages.items():
+        # An artifact in another store than MLflow's has no page there.
+        if uri and uri.startswith("runs:/"):
+            owner, _, name = uri.removeprefix("runs:/").partition("/")
+            found[link] = artifact_page(server, owner, name)
     return found
 
 

@@ -10,7 +10,7 @@ from airflow_mlops.core.keys import TaskKey
 from airflow_mlops.core.records import Record
 from airflow_mlops.errors import VerdictError
 from airflow_mlops.hooks.mlflow import MLflowHook
-from airflow_mlops.links import MLflowRunLink, ModelVersionLink, ReportLink, ReusedFromLink
+from airflow_mlops.links import EvidentlyLink, MLflowRunLink, ModelVersionLink, ReportLink, ReusedFromLink
 from airflow_mlops.operators.context import dag_run_url, task_page
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from airflow_mlops.runtimes import Runtime
 
 RecordT = TypeVar("RecordT", bound=Record)
+
+
+#: Kind of address to the link that shows it.
+_LINKS = {"run": MLflowRunLink, "version": ModelVersionLink, "report": ReportLink, "evidently": EvidentlyLink}
 
 
 class StepOperator(BaseOperator, Generic[RecordT]):
@@ -162,7 +166,7 @@ class StepOperator(BaseOperator, Generic[RecordT]):
         from airflow_mlops.links.addresses import addresses_of
 
         for link, address in addresses_of(record, server).items():
-            {"run": MLflowRunLink, "version": ModelVersionLink, "report": ReportLink}[link].store(context, address)
+            _LINKS[link].store(context, address)
 
     def skip(self, sentence: str) -> None:
         """End the task as skipped, so that what depends on it does not run."""

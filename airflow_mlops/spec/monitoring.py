@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,7 +50,9 @@ class DriftSpec(Strict):
     categorical: DriftMethodSpec = DriftMethodSpec(method="psi")
     overrides: dict[Column, DriftMethodSpec] = Field(default_factory=dict, description="Other methods, by column.")
     min_columns: int = Field(default=1, ge=1, description="So many drifted columns are a drift.")
-    min_share: float | None = Field(default=None, gt=0, le=1, description="Or this share of the compared columns.")
+    min_share: float | None = Field(
+        default=None, gt=0, le=1, description="And at least this share of the compared columns; None: any."
+    )
     prediction: DriftMethodSpec | None = Field(
         default=DriftMethodSpec(method="psi"), description="How predictions are compared; None: not at all."
     )
@@ -66,6 +69,14 @@ class DriftSpec(Strict):
     report: bool = Field(default=True, description="Whether Evidently's page is made and linked.")
     report_rows: int = Field(default=20_000, ge=100, description="Rows of the seeded sample that it shows.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seeds the sample.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _evidently_chooses(cls, value: Any) -> Any:
+        """Let Evidently choose its own methods where none is named: its names for them are not ours."""
+        if isinstance(value, Mapping) and value.get("engine") == "evidently":
+            return {**{key: {"method": "auto"} for key in ("numeric", "categorical", "prediction")}, **value}
+        return value
 
 
 class PolicyRuleSpec(Strict):
@@ -112,7 +123,9 @@ class MonitoringSpec(Strict):
 class NotificationSpec(Strict):
     """Whom to tell, by any Airflow notifier."""
 
-    events: tuple[Literal["drift", "hold", "promoted", "rolled_back", "contract_failed"], ...] = Field(min_length=1)
+    events: tuple[Literal["drift", "hold", "promoted", "rolled_back", "contract_failed"], ...] = Field(
+        min_length=1, description="What they are told of."
+    )
     notifier: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="module:Class of an Airflow notifier, loaded by the task.",

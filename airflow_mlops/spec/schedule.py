@@ -12,7 +12,7 @@ from airflow_mlops.spec.strict import Strict
 
 
 class ScheduleSpec(Strict):
-    """When training runs, and how Airflow should treat its tasks."""
+    """When a DAG runs, and how Airflow should treat its tasks."""
 
     cron: str | None = Field(default=None, description="Cron expression; its data interval is the anchor window.")
     timezone: str = Field(default="UTC", description="Zone of the cron expression and of start_date.")

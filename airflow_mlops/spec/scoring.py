@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from airflow_mlops.core.windows import WrittenLength
 from airflow_mlops.spec.data import DataSpec
 from airflow_mlops.spec.schedule import ScheduleSpec
 from airflow_mlops.spec.strict import CREDENTIALS, Column, Name, Strict
@@ -29,6 +30,9 @@ class WaitSpec(Strict):
     settle_minutes: float = Field(default=5.0, ge=0, description="Unchanged for this long counts as complete.")
     timeout_hours: float = Field(default=24.0, gt=0, description="After this long without it the run fails.")
     poll_seconds: float = Field(default=60.0, gt=0, description="Time between two looks.")
+    every: WrittenLength | None = Field(
+        default=None, description="Each piece of the window of this length must have a file, such as 1 day."
+    )
 
 
 class ScoringSpec(Strict):

@@ -74,10 +74,13 @@ class Comparison:
         self.problem: str | None = None
         self.notes: dict[str, str] = {}
         self.target = payload.target or payload.model.target
+        #: The candidate's predictions as a profile, once :meth:`evidence` has asked for them.
+        self.predictions: dict[str, Any] = {}
 
     def evidence(self) -> Evidence:
         """Predict and measure."""
         from airflow_mlops.engines.metrics import load_metrics
+        from airflow_mlops.engines.prediction_profile import prediction_profile
         from airflow_mlops.engines.predictions import ask, read_outputs, read_truth
         from airflow_mlops.engines.scoring import groups_of, measure
 
@@ -100,6 +103,7 @@ class Comparison:
             if (outputs := self._read_champion(theirs, widened)) is not None:
                 truth, champion_outputs = widened, outputs
                 candidate_outputs = read_outputs(ours, truth)
+        self.predictions = prediction_profile(candidate_outputs, truth)
         with self._own_functions() as functions:
             metrics = load_metrics(self.spec.task, self.spec.metrics, self.spec.lower_is_better, functions)
             measurements = measure(

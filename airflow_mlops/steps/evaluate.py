@@ -16,6 +16,7 @@ from airflow_mlops.core.windows import require_apart
 from airflow_mlops.engines.artifacts import stored_json
 from airflow_mlops.engines.environment import describe_environment, loose_modules, versions_of
 from airflow_mlops.engines.flavors import libraries
+from airflow_mlops.engines.prediction_profile import PREDICTION_PROFILE_FILE
 from airflow_mlops.engines.registry import current_champion
 from airflow_mlops.engines.source import code_version
 from airflow_mlops.errors import LeakageError
@@ -105,6 +106,8 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
         evidence = comparison.evidence()
         stored = evidence.model_dump(mode="json")
         evidence_uri = work.log_json(stored, EVIDENCE_FILE)
+        # Drift of later predictions is measured against those on these rows.
+        work.log_json(comparison.predictions, PREDICTION_PROFILE_FILE)
         work.log_text(evaluation_page(evidence), PAGE_FILE)
         _log_metrics(evidence, payload, work)
         overall = {name: evidence.overall(name) for name in evidence.metrics}

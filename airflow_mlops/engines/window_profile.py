@@ -1,0 +1,124 @@
+"""A window's profile, counted on its reference's cells in one streamed pass over its files.
+
+Memory does not grow with rows: a piece of some ten thousand rows is decoded, counted column by column, and forgotten.
+What reads the rows (:mod:`~airflow_mlops.engines.batch_rows`), what counts them
+(:mod:`~airflow_mlops.engines.window_profile_counters`) and what is concluded from the counts
+(:mod:`airflow_mlops.core.drift`) are kept apart; :mod:`~airflow_mlops.engines.window_profile_sql` counts the same
+cells with one SQL statement, for tables that live in a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core.drift_counts import check_profile
+from airflow_mlops.engines.batch_rows import read_chunks
+from airflow_mlops.engines.profile import SAMPLE_ROWS, profile_of
+from airflow_mlops.engines.window_profile_counters import Counter, counter_for
+from airflow_mlops.engines.window_profile_grid import GridFinder
+
+if TYPE_CHECKING:
+    from airflow_mlops.engines.checked_files import CheckedFile
+    from airflow_mlops.engines.manifests import Manifest
+
+#: Values held at once, over all columns: 32 MB of floats.
+PIECE_VALUES = 4 << 20
+
+
+def window_profile(
+    files: Iterable[CheckedFile],
+    reference: Mapping[str, Any],
+    *,
+    columns: Collection[str] | None = None,
+    exclude: Collection[str] = (),
+) -> dict[str, Any]:
+    """Count the rows of a window on the cells of ``reference``, in one pass over its files.
+
+    The result has the schema of :func:`~airflow_mlops.engines.profile.build_profile` with the reference's grid
+    (``low`` and ``high``, or ``edges``) instead of one of its own, so both can be laid over each other
+    (:func:`airflow_mlops.core.drift.judge_drift`). Rows outside of the manifest's window are cut away; a column that
+    one of several files lacks is null there, as when the rows are read. ``categories`` has every category that the
+    reference lists, with 0 where the window has none, and up to 10,000 others; what is beyond that is in ``other``.
+    ``available`` names every column of the files with its type.
+
+    A column whose type belongs to another kind than the reference's is entered with its own ``kind``, its type and its
+    missing share, and no counts. A column that is in no file is not entered.
+
+    :param files: from :func:`~airflow_mlops.engines.checked_files.checked_files`, of one manifest; none gives a
+        profile of no row.
+    :param columns: what to count; default all of the reference's columns. Others are only named in ``available``.
+    :param exclude: columns to leave out although they are listed.
+    :raises DataReadError: a file cannot be read, or holds other rows than the snapshot counted.
+    :raises InvalidSpecError: the reference is no profile, or one of a newer schema.
+    """
+    check_profile(reference, "the reference")
+    asked = list(dict.fromkeys(reference["columns"] if columns is None else columns))
+    out = set(exclude)
+    manifest, all_files = _first(files)
+    types = dict(manifest.columns) if manifest is not None else {}
+    counters: dict[str, Counter] = {
+        name: counter_for(types[name], reference["columns"].get(name))
+        for name in asked
+        if name in types and name not in out
+    }
+    rows = _count(all_files, manifest, counters)
+    return profile_of(rows, counters, excluded=[name for name in asked if name in out], manifest=manifest)
+
+
+def reference_profile(
+    files: Callable[[], Iterable[CheckedFile]],
+    *,
+    columns: Collection[str] | None = None,
+    exclude: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return the profile of any window, to compare others with, in two passes with flat memory.
+
+    The first pass finds each column's grid (bounds of all rows, quantiles of at most 250,000 rows spread evenly), the
+    second counts. The result is that of :func:`~airflow_mlops.engines.profile.build_profile` on the same rows.
+
+    :param files: called twice; each time gives the files of one manifest, as ``checked_files`` does.
+    :param columns: default all of the manifest's columns.
+    :param exclude: columns to leave out: identifiers, personal data.
+    :raises DataReadError: a file cannot be read, or holds other rows than the snapshot counted.
+    """
+    manifest, all_files = _first(files())
+    types = dict(manifest.columns) if manifest is not None else {}
+    asked = [name for name in (types if columns is None else dict.fromkeys(columns)) if name in types]
+    names = [name for name in asked if name not in set(exclude)]
+    finders = {name: GridFinder(types[name]) for name in names}
+    if manifest is not None and names:
+        step = max(1, -(-manifest.row_count // SAMPLE_ROWS))
+        for piece in read_chunks(all_files, manifest, names, _piece_rows(names)):
+            for name, finder in finders.items():
+                finder.add(piece[name].chunk(0), step)
+    counters = {name: finder.counter() for name, finder in finders.items()}
+    manifest, all_files = _first(files())
+    rows = _count(all_files, manifest, counters)
+    return profile_of(rows, counters, excluded=[name for name in asked if name not in names], manifest=manifest)
+
+
+def _piece_rows(names: Collection[str]) -> int:
+    return max(1_024, PIECE_VALUES // len(names))
+
+
+def _first(files: Iterable[CheckedFile]) -> tuple[Manifest | None, Iterator[CheckedFile]]:
+    """Return the manifest that the first file names, and all files."""
+    waiting = iter(files)
+    for file in waiting:
+        return file.manifest, chain([file], waiting)
+    return None, iter(())
+
+
+def _count(files: Iterator[CheckedFile], manifest: Manifest | None, counters: Mapping[str, Counter]) -> int:
+    if manifest is None:
+        return 0
+    # Without a column to count the rows still are: any one is read, and the reader checks their number.
+    names = list(counters) or [manifest.columns[0][0]]
+    rows = 0
+    for piece in read_chunks(files, manifest, names, _piece_rows(names)):
+        rows += piece.num_rows
+        for name, counter in counters.items():
+            counter.add(piece[name].chunk(0))
+    return rows
