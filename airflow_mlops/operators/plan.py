@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.records import RunPlan
 from airflow_mlops.operators.base import StepOperator
 from airflow_mlops.operators.context import last_complete_interval
-from airflow_mlops.operators.windows import anchor_window
+from airflow_mlops.operators.windows import anchor_window, triggering_events
 
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
 
+#: An id as :func:`airflow_mlops.core.keys.key_id` makes them.
+_REQUEST = re.compile(r"[0-9a-f]{32}")
+
 
 class PlanRunOperator(StepOperator[RunPlan]):
     """Settle the run's windows and reason, and open its parent MLflow run.
+
+    Of the Asset events that started the run the newest window counts, and every request for a retrain that they carry
+    is recorded. A run whose every event repeats a request that another run has taken up is skipped; one that was
+    started by hand never is.
 
     Pushes, beside the whole plan, ``train_window`` and ``evaluate_window`` under their own XCom keys, so that other
     operators take ``plan.output["train_window"]``.
@@ -72,13 +80,31 @@ class PlanRunOperator(StepOperator[RunPlan]):
             "train_length": self.train_length or None,
             "reason": self.reason or reason,
             "summary": self.summary,
+            **self._requests(context),
         }
+
+    def _requests(self, context: Context) -> Mapping[str, Any]:
+        """Return the retrains that the run's events ask for, and whether every event asks for one."""
+        if self.window_start or self.window_end:
+            return {}
+        extras = [getattr(event, "extra", None) or {} for event in triggering_events(context)]
+        # What other DAGs call a request is theirs; ours are ids.
+        asked = [extra["request"] for extra in extras if _REQUEST.fullmatch(str(extra.get("request") or ""))]
+        return {"requests": list(dict.fromkeys(asked)), "only_requests": len(asked) == len(extras)} if asked else {}
 
     def announce(self, record: RunPlan, context: Context) -> None:
         """Say the windows, and push them for other operators."""
         plan = record.to_xcom()
         for part in ("window", "train_window", "evaluate_window"):
             context["ti"].xcom_push(key=part, value=plan[part])
-        self.log.info("Training on %s, evaluating on %s.", record.train_window, record.evaluate_window)
+        if not record.repeat:
+            self.log.info("Training on %s, evaluating on %s.", record.train_window, record.evaluate_window)
+        if record.requests:
+            self.log.info("Answering request %s.", ", ".join(record.requests))
         for note in record.notes:
             self.log.info("%s", note)
+
+    def judge(self, record: RunPlan) -> None:
+        """Skip a run that only repeats what another one does."""
+        if record.repeat:
+            self.skip(record.repeat)

@@ -13,6 +13,9 @@ from airflow_mlops.operators.context import is_backfill, run_type
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
 
+#: Reasons of different events that are told; equal ones are told once.
+MAX_REASONS = 5
+
 
 def anchor_window(
     context: Context,
@@ -29,14 +32,43 @@ def anchor_window(
     :param start: ISO time from the run's parameters; empty for none. ``end`` likewise, not included in the window.
     :raises InvalidSpecError: none of these gives a window; the message says what to pass.
     """
+    if not (start or end) and (events := triggering_events(context)):
+        return newest_window(events)
+    return _own_window(context, start, end, last_complete)
+
+
+def all_windows(
+    context: Context,
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    last_complete: Window | None = None,
+) -> tuple[list[Window], str]:
+    """Return every distinct window that the run is about, oldest first, and the reason it was started, in words.
+
+    As :func:`anchor_window`, but of Asset events that collapsed into one run each window counts, not only the newest.
+
+    :raises InvalidSpecError: as there.
+    """
+    if not (start or end) and (events := triggering_events(context)):
+        return distinct_windows(events)
+    window, reason = _own_window(context, start, end, last_complete)
+    return [window], reason
+
+
+def triggering_events(context: Context) -> list[Any]:
+    """Return every Asset event that started the run, of all Assets."""
+    # Airflow 2 calls them datasets.
+    triggers: Any = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
+    return [event for group in triggers.values() for event in group]
+
+
+def _own_window(
+    context: Context, start: str | None, end: str | None, last_complete: Window | None
+) -> tuple[Window, str]:
     dag_run: Any = context["dag_run"]
     if start or end:
         return parse_window(start, end, "The run's parameters window_start and window_end"), "started by hand"
-    # Airflow 2 calls them datasets.
-    triggers = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
-    events = [event for group in triggers.values() for event in group]
-    if events:
-        return newest_window(events)
     begins, ends = dag_run.data_interval_start, dag_run.data_interval_end
     # A triggered run may carry an interval that Airflow inferred from the moment it was triggered: nobody asked for it.
     timed = run_type(dag_run) in ("scheduled", "backfill")
@@ -60,6 +92,32 @@ def newest_window(events: Iterable[Any]) -> tuple[Window, str]:
 
     :raises InvalidSpecError: no event names a window.
     """
+    found, _ = _windows(events)
+    window, reason = max(found, key=lambda pair: (pair[0].end, pair[0].start))
+    others = len({other for other, _ in found}) - 1
+    return window, reason + (f" (the newest of {others + 1} windows)" if others else "")
+
+
+def distinct_windows(events: Iterable[Any]) -> tuple[list[Window], str]:
+    """Return every distinct window of the Asset events, oldest first, and the reason in words.
+
+    :raises InvalidSpecError: no event names a window.
+    """
+    found, without = _windows(events)
+    windows = sorted({window for window, _ in found}, key=lambda window: (window.start, window.end))
+    reasons = list(dict.fromkeys(reason for _, reason in found))
+    told = "; ".join(reasons[:MAX_REASONS])
+    if len(reasons) > MAX_REASONS:
+        told += f"; and {len(reasons) - MAX_REASONS} more reasons"
+    if len(windows) > 1:
+        told += f" ({len(windows)} windows of {len(found)} events)"
+    if without:
+        told += f" ({without} further event{'s' if without > 1 else ''} named no window)"
+    return windows, told
+
+
+def _windows(events: Iterable[Any]) -> tuple[list[tuple[Window, str]], int]:
+    """Return the window and reason of each event that names one, and how many name none."""
     found: list[tuple[Window, str]] = []
     names = []
     for event in events:
@@ -75,9 +133,7 @@ def newest_window(events: Iterable[Any]) -> tuple[Window, str]:
             f"The Asset events that started this run ({', '.join(sorted(set(names)))}) carry no data window. Emit them "
             f'with extra={{"window": {{"start": ISO, "end": ISO}}}}, or from a DAG whose runs have a data interval.'
         )
-    window, reason = max(found, key=lambda pair: (pair[0].end, pair[0].start))
-    others = len({str(other) for other, _ in found}) - 1
-    return window, reason + (f" (the newest of {others + 1} windows)" if others else "")
+    return found, len(names) - len(found)
 
 
 def _window_of(event: Any, extra: Mapping[str, Any], asset: str) -> Window | None:

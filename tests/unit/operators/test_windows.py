@@ -9,7 +9,7 @@ import pytest
 from airflow_mlops.core.records import Window
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.operators.context import last_complete_interval
-from airflow_mlops.operators.windows import anchor_window
+from airflow_mlops.operators.windows import all_windows, anchor_window
 
 MARCH = Window(start="2013-03-01", end="2013-04-01")
 APRIL = Window(start="2013-04-01", end="2013-05-01")
@@ -119,3 +119,73 @@ def test_the_last_complete_interval_follows_the_run_not_the_clock() -> None:
 
     assert last == MARCH
     assert anchor_window(context(), last_complete=last)[0] == MARCH
+
+
+DAY = Window(start="2013-03-01", end="2013-03-02")
+
+
+def test_of_collapsed_events_every_distinct_window_counts_oldest_first() -> None:
+    partitioned = event()
+    partitioned.partition_key = "2013-03"
+    events = {"scored": [event(APRIL), event(MARCH, reason="x")], "other": [event(source=DAY), partitioned]}
+
+    windows, reason = all_windows(context("asset_triggered", events=events))
+
+    assert windows == [DAY, MARCH, APRIL]
+    assert reason == "Asset event of drift; Asset event of drift: x (3 windows of 4 events)"
+
+
+def test_one_window_of_many_events_is_one_window() -> None:
+    repeated = {"scored": [event(MARCH), event(MARCH)]}
+
+    assert all_windows(context("asset_triggered", events=repeated)) == ([MARCH], "Asset event of drift")
+
+
+def test_an_event_without_window_beside_others_is_told() -> None:
+    windows, reason = all_windows(context("asset_triggered", events={"d": [event(), event(MARCH), event()]}))
+
+    assert windows == [MARCH]
+    assert reason.endswith("(2 further events named no window)")
+
+
+def test_many_reasons_are_cut() -> None:
+    events = [event(MARCH, reason=f"reason {number}") for number in range(9)]
+
+    _, reason = all_windows(context("asset_triggered", events={"d": events}))
+
+    assert reason.endswith("reason 4; and 4 more reasons")
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "expected"),
+    [
+        pytest.param(context("scheduled", MARCH), {}, MARCH, id="a schedule's interval"),
+        pytest.param(context("backfill", MARCH), {}, MARCH, id="a backfill's own"),
+        pytest.param(context(), {"last_complete": APRIL}, APRIL, id="the last complete interval"),
+        pytest.param(
+            context("asset_triggered", events={"d": [event(MARCH), event(DAY)]}),
+            {"start": "2013-04-01", "end": "2013-05-01"},
+            APRIL,
+            id="parameters win over events",
+        ),
+    ],
+)
+def test_other_runs_have_one_window(given: Any, options: Any, expected: Window) -> None:
+    windows, reason = all_windows(given, **options)
+
+    assert windows == [expected]
+    assert (windows[0], reason) == anchor_window(given, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error"),
+    [
+        pytest.param(context(), {}, "window_start and window_end", id="by hand without a window"),
+        pytest.param(context("asset_triggered", events={"d": [event()]}), {}, "carry no data window", id="no window"),
+        pytest.param(context(), {"end": "2013-03-01"}, "window_start and window_end", id="half a window"),
+    ],
+)
+def test_the_errors_are_those_of_the_anchor_window(given: Any, options: Any, error: str) -> None:
+    for read in (anchor_window, all_windows):
+        with pytest.raises(InvalidSpecError, match=error):
+            read(given, **options)

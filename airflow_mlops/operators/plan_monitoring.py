@@ -1,0 +1,100 @@
+"""The first task of a monitoring run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core.monitoring_records import MonitoringPlan
+from airflow_mlops.operators.base import StepOperator
+from airflow_mlops.operators.context import last_complete_interval
+from airflow_mlops.operators.windows import all_windows
+
+if TYPE_CHECKING:
+    from airflow_mlops.compat import Context
+
+
+class PlanMonitoringOperator(StepOperator[MonitoringPlan]):
+    """Settle the windows of a monitoring run and which version scored each.
+
+    What it returns is a list of ``{"window": ..., "monitored": ...}``, oldest first, so that tasks and task groups are
+    mapped over it with ``expand_kwargs(plan.output)``; ``monitored`` is a ``MonitoredWindow``: window, version, and the
+    scoring step's MLflow run. The ``MonitoringPlan`` is under the XCom key ``plan``; the two lists are under
+    ``windows`` and ``monitored``.
+
+    :param registered_model: the registered model's name.
+    :param alias: whose champion a window is watched for that nobody scored.
+    :param scoring_experiment: MLflow experiment with the scoring runs; default: this task's own.
+    :param window_start: ISO time of the window's start; empty: every distinct window of the Asset events, else the
+        data interval.
+    :param window_end: ISO time of its end, not included.
+    :param reason: why the run was started; empty: in Airflow's words.
+    :param manual_schedule: ``{"cron": ..., "timezone": ...}`` lets a manual run without window take that schedule's
+        last complete interval; None: such a run is an error that asks for the parameters.
+    :param summary: text for the parent MLflow run's description.
+    """
+
+    step = "plan_monitoring"
+    record_type = MonitoringPlan
+    template_fields: Sequence[str] = (
+        *StepOperator.template_fields,
+        "registered_model",
+        "alias",
+        "scoring_experiment",
+        "window_start",
+        "window_end",
+        "reason",
+    )
+
+    def __init__(
+        self,
+        *,
+        registered_model: str,
+        alias: str = "champion",
+        scoring_experiment: str | None = None,
+        window_start: str | None = None,
+        window_end: str | None = None,
+        reason: str | None = None,
+        manual_schedule: Mapping[str, str] | None = None,
+        summary: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.registered_model = registered_model
+        self.alias = alias
+        self.scoring_experiment = scoring_experiment
+        self.window_start = window_start
+        self.window_end = window_end
+        self.reason = reason
+        self.manual_schedule = manual_schedule
+        self.summary = summary
+
+    def payload(self, context: Context) -> Mapping[str, Any]:
+        """Resolve the windows from the run."""
+        last = last_complete_interval(context, **self.manual_schedule) if self.manual_schedule else None
+        windows, reason = all_windows(context, start=self.window_start, end=self.window_end, last_complete=last)
+        return {
+            "windows": [window.model_dump(mode="json") for window in windows],
+            "registered_model": self.registered_model,
+            "alias": self.alias,
+            "scoring_experiment": self.scoring_experiment or self.experiment or context["ti"].dag_id,
+            "reason": self.reason or reason,
+            "summary": self.summary,
+        }
+
+    def execute(self, context: Context) -> Any:
+        """Run the step and return what other tasks are mapped over."""
+        plan = super().execute(context)
+        return [{"window": one["window"], "monitored": one} for one in plan["windows"]]
+
+    def announce(self, record: MonitoringPlan, context: Context) -> None:
+        """Say which version is watched where, and push the plan for other operators."""
+        plan = record.to_xcom()
+        context["ti"].xcom_push(key="plan", value=plan)
+        context["ti"].xcom_push(key="windows", value=[one["window"] for one in plan["windows"]])
+        context["ti"].xcom_push(key="monitored", value=plan["windows"])
+        for one in record.windows:
+            scored = f"scored by {one.model}" if one.scoring_run_id else f"on behalf of {one.model}"
+            self.log.info("Watching %s, %s.", one.window, scored)
+        for note in record.notes:
+            self.log.warning("%s", note)

@@ -1,0 +1,89 @@
+"""Plan, mapped tasks and policy as Airflow hands them on: the lists that tasks are mapped over, and the events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from airflow_mlops import (
+    ApplyPolicyOperator,
+    DriftReport,
+    PlanMonitoringOperator,
+    PlanScoringOperator,
+    PolicyDecision,
+    ScoringPlan,
+)
+from airflow_mlops.compat import DAG, AssetAlias, task
+from airflow_mlops.core.policy import request_id
+from tests.support.candidates import make_bench, month
+
+NAME = "plan_and_policy"
+
+
+def circle() -> DAG:
+    """A DAG whose drift verdicts are told, so that only plans, mapping and policy are tried."""
+    window = {"window_start": "{{ params.window_start }}", "window_end": "{{ params.window_end }}"}
+    with DAG(NAME, schedule=None, params={"window_start": None, "window_end": None}) as dag:
+        scoring = PlanScoringOperator(task_id="plan_scoring", registered_model=NAME, **window)
+        monitoring = PlanMonitoringOperator(task_id="plan_monitoring", registered_model=NAME, **window)
+
+        @task
+        def score(window: Any, plan: Any) -> str:
+            return f"{ScoringPlan.from_xcom(plan).model.version} on {window['start']}"
+
+        @task
+        def detect(window: Any, monitored: Any) -> dict[str, Any]:
+            report = DriftReport(
+                verdict="drift", sentence="s", window=window, model=monitored["model"], reference="r", row_count=900
+            )
+            return report.to_xcom()
+
+        score.partial(plan=scoring.output["plan"]).expand(window=scoring.output)
+        ApplyPolicyOperator(
+            task_id="act",
+            drift=detect.expand_kwargs(monitoring.output),
+            registered_model=NAME,
+            monitoring={"drift": {"action": "retrain"}},
+            outlets=[AssetAlias(name=f"{NAME}_retrain"), AssetAlias(name=f"{NAME}_champion")],
+        )
+        scoring >> monitoring
+    return dag
+
+
+def test_tasks_are_mapped_over_the_plans_and_the_policy_reads_what_they_found(
+    run_dag: Callable[..., Any], mlflow_connection: str, tmp_path: Path
+) -> None:
+    connection, make = make_bench(mlflow_connection, tmp_path)
+    bench = make(NAME)
+    bench.serve(1)
+    connection.__exit__(None, None, None)
+
+    ran = run_dag(circle(), window_start="2013-03-01", window_end="2013-04-01")
+
+    assert ran.state == "success", ran.tasks
+    window = month(3).model_dump(mode="json")
+    assert ran.record("plan_scoring") == [window]
+    assert ran.mapped("score") == [f"1 on {window['start']}"]
+    assert [one["window"] for one in ran.record("plan_monitoring")] == [window]
+    decision = PolicyDecision.from_xcom(ran.record("act"))
+    assert (decision.action, decision.request) == ("retrain", request_id(NAME, month(3)))
+    assert ran.record("act", "reasons")[0] == decision.sentence
+    assert emitted() == [
+        (f"{NAME}_retrain", {"model": NAME, "window": window, "reason": decision.reason, "request": decision.request})
+    ]
+
+
+def emitted() -> list[tuple[str, Any]]:
+    """Return the Asset events of the DAG: Asset and extra."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        mine = (
+            select(AssetModel.name, AssetEvent.extra)
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(AssetEvent.source_dag_id == NAME)
+        )
+        return [(str(name), extra) for name, extra in session.execute(mine)]
