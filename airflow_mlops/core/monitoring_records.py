@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from airflow_mlops.core.record import Frozen, Record, Window
 
@@ -102,13 +102,36 @@ class MonitoredWindow(Frozen):
 
 
 class MonitoringPlan(Record, schema="monitoring_plan/1"):
-    """What one monitoring run is about: every distinct window, oldest first."""
+    """What one monitoring run is about: every distinct window, oldest first.
+
+    As JSON, versions stand once under ``models`` and windows name them by their place there, so that about ninety
+    windows fit into XCom.
+    """
 
     windows: tuple[MonitoredWindow, ...]
     reason: str
     experiment_id: str
     parent_run_id: str
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_models(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "models" not in value:
+            return value
+        models = value["models"]
+        windows = [{**one, "model": models[one["model"]]} for one in value["windows"]]
+        return {**{key: part for key, part in value.items() if key != "models"}, "windows": windows}
+
+    @model_serializer(mode="wrap")
+    def _models_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        models: list[Any] = []
+        for one in plain["windows"]:
+            if one["model"] not in models:
+                models.append(one["model"])
+        windows = [{**one, "model": models.index(one["model"])} for one in plain["windows"]]
+        return {**plain, "models": models, "windows": windows}
 
 
 class ColumnDrift(Frozen):

@@ -103,11 +103,12 @@ def refusal(client: MlflowClient, wish: Wish, version: ModelVersionRef) -> Promo
     return None if objection is None else _answer(wish, ledger, *objection, version)
 
 
-def rollback(client: MlflowClient, wish: Wish) -> Promotion:
+def rollback(client: MlflowClient, wish: Wish, *, only_from: int | None = None) -> Promotion:
     """Restore the version that served before the present champion.
 
     Which one that is comes from the ledger's order, so a rollback can be rolled back. Windows do not matter here.
 
+    :param only_from: refuse unless this version is the champion still; what was found out about it is not of another.
     :return: ``promoted``; ``superseded``: another entry came first, it is named; ``refused``: nothing served before, or
         that version was deleted; ``needs_attention``.
     """
@@ -119,6 +120,12 @@ def rollback(client: MlflowClient, wish: Wish) -> Promotion:
         return _answer(wish, ledger, "needs_attention", str(found.problem()))
     if ledger.head is None:
         sentence = f"{wish.name!r} has no {wish.alias}, so there is nothing to roll back."
+        return _answer(wish, ledger, "refused", sentence)
+    if only_from is not None and ledger.head.body.to_version != only_from:
+        sentence = (
+            f"Version {ledger.head.body.to_version} of {wish.name!r} is {wish.alias} now, not version {only_from}, "
+            f"which was to be rolled back; nothing was moved."
+        )
         return _answer(wish, ledger, "refused", sentence)
     target = ledger.previous()
     if target is None:

@@ -84,17 +84,21 @@ class PlanMonitoringOperator(StepOperator[MonitoringPlan]):
 
     def execute(self, context: Context) -> Any:
         """Run the step and return what other tasks are mapped over."""
-        plan = super().execute(context)
-        return [{"window": one["window"], "monitored": one} for one in plan["windows"]]
+        plan = MonitoringPlan.from_xcom(super().execute(context))
+        return [{"window": one["window"], "monitored": one} for one in _plain(plan)]
 
     def announce(self, record: MonitoringPlan, context: Context) -> None:
         """Say which version is watched where, and push the plan for other operators."""
-        plan = record.to_xcom()
-        context["ti"].xcom_push(key="plan", value=plan)
-        context["ti"].xcom_push(key="windows", value=[one["window"] for one in plan["windows"]])
-        context["ti"].xcom_push(key="monitored", value=plan["windows"])
+        monitored = _plain(record)
+        context["ti"].xcom_push(key="plan", value=record.to_xcom())
+        context["ti"].xcom_push(key="windows", value=[one["window"] for one in monitored])
+        context["ti"].xcom_push(key="monitored", value=monitored)
         for one in record.windows:
             scored = f"scored by {one.model}" if one.scoring_run_id else f"on behalf of {one.model}"
             self.log.info("Watching %s, %s.", one.window, scored)
         for note in record.notes:
             self.log.warning("%s", note)
+
+
+def _plain(plan: MonitoringPlan) -> list[dict[str, Any]]:
+    return [one.model_dump(mode="json") for one in plan.windows]

@@ -187,6 +187,8 @@ class PolicyStep(Step[PolicyPayload, PolicyDecision]):
             promotion = rollback(
                 work.client,
                 Wish(name, payload.alias, author, decision.reason or decision.sentence, key),
+                # Somebody may have moved the alias since the look above.
+                only_from=request.version,
             )
             problem = "" if promotion.outcome == "promoted" else f"{promotion.outcome}: {promotion.sentence}"
         request_log.close(work.client, work.experiment_id, name, request.id, problem or "rolled back")

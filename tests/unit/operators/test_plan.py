@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -186,3 +187,23 @@ def test_a_repeated_event_ends_the_run_as_skipped_and_says_which_run_does_it(exe
         execute(PlanRunOperator(task_id="t", train={"length": "1 month"}), repeated, given)
 
     assert given["ti"]["return_value"]["repeat"] == repeated.repeat
+
+
+def test_a_quarter_of_daily_windows_fits_into_a_monitoring_plan_and_comes_back_whole() -> None:
+    day = timedelta(days=1)
+    begin = datetime(2024, 1, 1, tzinfo=UTC)
+    models = [MODEL, MODEL.model_copy(update={"version": 9, "features": tuple(f"column_{n}" for n in range(40))})]
+    windows = tuple(
+        MonitoredWindow(
+            window=Window(start=begin + n * day, end=begin + (n + 1) * day),
+            model=models[n % 2],
+            scoring_run_id="0123456789abcdef0123456789abcdef",
+        )
+        for n in range(90)
+    )
+    plan = MonitoringPlan(windows=windows, reason="r", experiment_id="1", parent_run_id="p")
+
+    carried = plan.to_xcom()
+
+    assert len(carried["models"]) == 2
+    assert MonitoringPlan.from_xcom(carried) == plan

@@ -15,7 +15,7 @@ OPERATORS = [
     if name.endswith("Operator") and not name.startswith("_")
 ]
 #: What a run cannot change: it decides what a task is, or is text for people.
-FIXED = {"task", "seed", "manual_schedule", "summary"}
+FIXED = {"task", "seed", "manual_schedule", "summary", "notifications", "about"}
 
 
 def own_arguments(operator: type) -> set[str]:
