@@ -9,6 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_mlops.core.monitoring_records import (
+        DriftReport,
+        MonitoringPlan,
+        PerformanceReport,
+        PolicyDecision,
+        ScoringPlan,
+        ScoringReport,
+    )
     from airflow_mlops.core.records import (
         Approval,
         DatasetVersion,
@@ -25,28 +33,44 @@ if TYPE_CHECKING:
     from airflow_mlops.core.training import TrainingFunction, TrainingResult
     from airflow_mlops.engines.login import Login
     from airflow_mlops.engines.tracking import TrackingServer
+    from airflow_mlops.factories.monitoring import monitoring_dag
+    from airflow_mlops.factories.scoring import scoring_dag
     from airflow_mlops.factories.training import training_dag
     from airflow_mlops.hooks.mlflow import MLflowHook
     from airflow_mlops.operators.approval import ApproveModelOperator
     from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
+    from airflow_mlops.operators.drift import DetectDriftOperator
     from airflow_mlops.operators.model import EvaluateModelOperator, GateModelOperator, TrainModelOperator
+    from airflow_mlops.operators.performance import EvaluatePredictionsOperator
     from airflow_mlops.operators.plan import PlanRunOperator
+    from airflow_mlops.operators.plan_monitoring import PlanMonitoringOperator
+    from airflow_mlops.operators.plan_scoring import PlanScoringOperator
+    from airflow_mlops.operators.policy import ApplyPolicyOperator
     from airflow_mlops.operators.registry import (
         PromoteModelOperator,
         RegisterModelOperator,
         RollbackModelOperator,
     )
+    from airflow_mlops.operators.scoring import BatchScoreOperator
     from airflow_mlops.operators.serving import CheckServingOperator
+    from airflow_mlops.sensors.data import DataArrivalSensor
+    from airflow_mlops.sensors.labels import LabelCoverageSensor
+    from airflow_mlops.sensors.model import ModelAliasSensor
     from airflow_mlops.spec.load import load_spec
     from airflow_mlops.spec.model import (
         ContractSpec,
         DataSpec,
+        DriftSpec,
         EvaluationSpec,
         GateSpec,
+        LabelSpec,
         ModelSpec,
+        MonitoringSpec,
+        NotificationSpec,
         PromotionSpec,
         RuleSpec,
         ScheduleSpec,
+        ScoringSpec,
         TrainSpec,
         TrainWindowSpec,
     )
@@ -69,6 +93,25 @@ _HOMES = {
         "ValidationReport",
         "Window",
     ),
+    "core.monitoring_records": (
+        "DriftReport",
+        "MonitoringPlan",
+        "PerformanceReport",
+        "PolicyDecision",
+        "ScoringPlan",
+        "ScoringReport",
+    ),
+    "factories.monitoring": ("monitoring_dag",),
+    "factories.scoring": ("scoring_dag",),
+    "operators.drift": ("DetectDriftOperator",),
+    "operators.performance": ("EvaluatePredictionsOperator",),
+    "operators.plan_monitoring": ("PlanMonitoringOperator",),
+    "operators.plan_scoring": ("PlanScoringOperator",),
+    "operators.policy": ("ApplyPolicyOperator",),
+    "operators.scoring": ("BatchScoreOperator",),
+    "sensors.data": ("DataArrivalSensor",),
+    "sensors.labels": ("LabelCoverageSensor",),
+    "sensors.model": ("ModelAliasSensor",),
     "core.training": ("TrainingFunction", "TrainingResult"),
     "engines.login": ("Login",),
     "engines.tracking": ("TrackingServer",),
@@ -84,12 +127,17 @@ _HOMES = {
     "spec.model": (
         "ContractSpec",
         "DataSpec",
+        "DriftSpec",
         "EvaluationSpec",
         "GateSpec",
+        "LabelSpec",
         "ModelSpec",
+        "MonitoringSpec",
+        "NotificationSpec",
         "PromotionSpec",
         "RuleSpec",
         "ScheduleSpec",
+        "ScoringSpec",
         "TrainSpec",
         "TrainWindowSpec",
     ),
@@ -100,23 +148,40 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 __all__ = [
     "Access",
+    "ApplyPolicyOperator",
     "Approval",
     "ApproveModelOperator",
+    "BatchScoreOperator",
     "CheckServingOperator",
     "ContractSpec",
+    "DataArrivalSensor",
     "DataSpec",
     "DatasetVersion",
+    "DetectDriftOperator",
+    "DriftReport",
+    "DriftSpec",
     "EvaluateModelOperator",
+    "EvaluatePredictionsOperator",
     "EvaluationReport",
     "EvaluationSpec",
     "GateDecision",
     "GateModelOperator",
     "GateSpec",
+    "LabelCoverageSensor",
+    "LabelSpec",
     "Login",
     "MLflowHook",
+    "ModelAliasSensor",
     "ModelSpec",
     "ModelVersionRef",
+    "MonitoringPlan",
+    "MonitoringSpec",
+    "NotificationSpec",
+    "PerformanceReport",
+    "PlanMonitoringOperator",
     "PlanRunOperator",
+    "PlanScoringOperator",
+    "PolicyDecision",
     "PromoteModelOperator",
     "Promotion",
     "PromotionSpec",
@@ -126,6 +191,9 @@ __all__ = [
     "RuleSpec",
     "RunPlan",
     "ScheduleSpec",
+    "ScoringPlan",
+    "ScoringReport",
+    "ScoringSpec",
     "SnapshotDataOperator",
     "TrackingServer",
     "TrainModelOperator",
@@ -139,7 +207,9 @@ __all__ = [
     "ValidationReport",
     "Window",
     "load_spec",
+    "monitoring_dag",
     "run_training",
+    "scoring_dag",
     "training_dag",
 ]
 

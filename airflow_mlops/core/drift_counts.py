@@ -7,6 +7,7 @@ warehouse and Spark share every statistic. Plain Python: a thousand cells take w
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -115,7 +116,7 @@ class CountPair:
         """Return the places of the edges nearest to the shares ``k / bins``."""
         total = self.reference_present
         shares = [count / total for count in accumulate(self.reference[:-1])]
-        cuts = {min(range(len(shares)), key=lambda at: abs(shares[at] - number / bins)) for number in range(1, bins)}
+        cuts = {_nearest(shares, number / bins) for number in range(1, bins)}
         # An edge below or above all of the reference's values would make a bin that it never fills.
         return {at for at in cuts if 0 < shares[at] < 1}
 
@@ -170,9 +171,17 @@ def quantiles(column: Mapping[str, Any], shares: Sequence[float]) -> dict[str, f
     edges = grid_edges(column)
     counts = dense(column["counts"], len(edges) + 1)
     total = sum(counts)
-    found: dict[str, float | None] = {}
+    found: dict[str, float | None] = dict.fromkeys((f"{share:g}" for share in shares), None)
+    low, high = column["min"], column["max"]
+    if not total or not edges or low is None:
+        return found
+    reached = list(accumulate(counts))
+    ends = (min(low, edges[0]), *edges, max(high, edges[-1]))
     for share in shares:
-        found[f"{share:g}"] = _quantile(column, edges, counts, share * total) if total and edges else None
+        cell = bisect_left(reached, max(share * total, 1))
+        part = (share * total - (reached[cell] - counts[cell])) / counts[cell]
+        value = ends[cell] + (ends[cell + 1] - ends[cell]) * max(0.0, part)
+        found[f"{share:g}"] = float(min(max(value, low), high)) if math.isfinite(value) else None
     return found
 
 
@@ -181,18 +190,15 @@ def dense(counts: Mapping[str, int], cells: int) -> tuple[int, ...]:
     return tuple(counts.get(str(number), 0) for number in range(cells))
 
 
-def _quantile(column: Mapping[str, Any], edges: Sequence[float], counts: Sequence[int], rank: float) -> float | None:
-    low, high = column["min"], column["max"]
-    if low is None:
-        return None
-    ends = (min(low, edges[0]), *edges, max(high, edges[-1]))
-    below = 0
-    for cell, count in enumerate(counts):
-        if count and below + count >= rank:
-            value = ends[cell] + (ends[cell + 1] - ends[cell]) * max(0.0, rank - below) / count
-            return float(min(max(value, low), high))
-        below += count
-    return float(high)
+def _nearest(ascending: Sequence[float], value: float) -> int:
+    """Return the place of the number nearest to ``value``; of equals the first."""
+    above = bisect_left(ascending, value)
+    if above == 0:
+        return 0
+    below = bisect_left(ascending, ascending[above - 1])
+    if above == len(ascending):
+        return below
+    return below if value - ascending[below] <= ascending[above] - value else above
 
 
 def _numbers(reference: Mapping[str, Any], current: Mapping[str, Any]) -> CountPair:

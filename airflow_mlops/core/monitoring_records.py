@@ -229,7 +229,8 @@ class WindowState(Frozen):
 
     :param version: the version that scored the window.
     :param labelled: predictions that had a label when performance was measured; None where it was not.
-    :param told: of which rules' breaches people were told: the rule's name to the key of the act that told.
+    :param told: of which breaches people were told: the rule's name, followed by ``.schema_broken`` where the data
+        was broken, to the key of the act that told.
     :param request: id of the retrain or rollback that this window asked for; empty for none.
     :param asked_at: ISO time in UTC of that; empty for none.
     """

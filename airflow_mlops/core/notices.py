@@ -124,7 +124,11 @@ def _of_drift(record: DriftReport, place: Place) -> Notice | None:
     elif record.verdict == "schema_broken":
         title = f"Broken data for {place.model}{_in(record.window)}"
         far = [one.sentence for one in record.findings]
-        to_do = "Mend the feed and clear this task. Predictions of this window are not to be relied on."
+        # This task alone would look at the same snapshot again.
+        to_do = (
+            "Mend the feed, then clear the snapshot task of this window with what follows it. Predictions of this "
+            "window are not to be relied on: score it again."
+        )
     else:
         return None
     return _notice(

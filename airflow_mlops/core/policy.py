@@ -11,7 +11,9 @@ a breach of a newer one, and a run that changes nothing judges nothing anew.
 **What follows, once.** The strongest action of all breaches that nothing holds back: rollback, retrain, notify; of
 equal ones that of the newest window. A breach is held back, in this order, because the run is a backfill; because the
 window, or a newer one, has asked already; because a retrain is under way; because the window ends within the cool-down
-of one that asked, in event time. A request that nobody answered in time holds nothing back.
+of one that asked, in event time. A request that nobody answered in time holds nothing back. People are told once of
+each breach, also of one that a running retrain or the cool-down holds back; a window that was told of as broken and
+drifted once its data was mended is told of again.
 
 **Broken data** (``schema_broken``) is a breach for ``notify`` alone: nothing is retrained on it, and nothing is rolled
 back for it.
@@ -94,13 +96,23 @@ class Breach:
         """Return the window at which the rule is breached."""
         return self.state.window
 
+    @property
+    def topic(self) -> str:
+        """Return what people are told of once for each window: broken data is another matter than drift."""
+        return f"{self.rule}.schema_broken" if self.state.drift_verdict == "schema_broken" else self.rule
+
+    def was_told(self, me: str) -> bool:
+        """Say whether another act than ``me`` told people of it."""
+        return self.state.told.get(self.topic, me) != me
+
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision, and the breaches that had their consequence by it."""
+    """A decision, the breaches that had their consequence by it, and those that people are told of by it."""
 
     decision: PolicyDecision
     acted: tuple[Breach, ...] = ()
+    told: tuple[Breach, ...] = ()
 
 
 def request_id(model: str, window: Window) -> str:
@@ -145,7 +157,13 @@ def decide(
         held: Suppressed = _held(one, asked, lapsed, spec, model, me, now) if quiet else "backfill"
         breaches.append(Breach(one.rule, one.action, one.state, one.sentence, held))
     free = [one for one in breaches if not one.held]
-    chosen = max(free or breaches, key=_weight, default=None)
+    news = tuple(
+        one
+        for one in breaches
+        if one.held in ("cool_down", "retrain_under_way") or (one.action == "notify" and not one.held)
+    )
+    # Of what nothing follows from, that which people do not know yet comes first.
+    chosen = max(free or news or breaches, key=_weight, default=None)
     notes = notes_of(own, spec, serving)
     if chosen is None:
         newest = own[-1].window if own else None
@@ -154,8 +172,10 @@ def decide(
             PolicyDecision(action="none", sentence=sentence, window=newest, notes=notes, states=len(ordered))
         )
     action: PolicyAction = "none" if chosen.held else chosen.action
-    asks = action in ("retrain", "rollback") or chosen.held == "already_acted"
-    told = _told(breaches, chosen)
+    cause = _cause(chosen, asked, spec, now)
+    # Nothing was asked for where people were told before and that is all.
+    known = chosen.held == "already_acted" and cause is None and request_id(model, chosen.window) not in lapsed
+    asks = action in ("retrain", "rollback") or (chosen.held == "already_acted" and not known)
     decision = PolicyDecision(
         action=action,
         sentence=outcome_words(
@@ -166,17 +186,18 @@ def decide(
             chosen.sentence,
             spec,
             chosen.state.drift_verdict,
-            _cause(chosen, asked, spec, now),
+            cause,
+            known=known,
         ),
         window=chosen.window,
-        breaches=told,
+        breaches=_told(breaches, chosen),
         notes=notes,
         suppressed=chosen.held,
         reason=_cut(chosen.sentence),
         request=request_id(model, chosen.window) if asks and chosen.action != "notify" else "",
         states=len(ordered),
     )
-    return Decided(decision, tuple(free))
+    return Decided(decision, tuple(free), news)
 
 
 def _by_end(state: WindowState) -> tuple[datetime, datetime]:
@@ -271,13 +292,16 @@ def _held(
     now: datetime,
 ) -> Suppressed:
     if breach.action == "notify":
-        return "already_acted" if breach.state.told.get(breach.rule, me) != me else ""
+        return "already_acted" if breach.was_told(me) else ""
     mine = request_id(model, breach.window)
     if mine in lapsed or any(one.id == mine or one.window.end > breach.window.end for one in asked):
         return "already_acted"
+    held: Suppressed = ""
     if any(one.is_waited_for(now, spec.retrain_timeout_hours) for one in asked):
-        return "retrain_under_way"
-    return "cool_down" if any(_cools(one, breach.window, spec) for one in asked) else ""
+        held = "retrain_under_way"
+    elif any(_cools(one, breach.window, spec) for one in asked):
+        held = "cool_down"
+    return "already_acted" if held and breach.was_told(me) else held
 
 
 def _cools(request: Request, window: Window, spec: MonitoringSpec) -> bool:

@@ -70,8 +70,13 @@ def outcome_words(
     spec: MonitoringSpec,
     verdict: DriftVerdict | None = None,
     cause: Request | None = None,
+    *,
+    known: bool = False,
 ) -> str:
-    """Say what follows from a breach, or that there is none."""
+    """Say what follows from a breach, or that there is none.
+
+    :param known: people were told of it before, and nothing was asked for.
+    """
     if not breach:
         where = "" if window is None else f" up to {window}"
         return f"{model}: no rule is breached{where}. Nothing follows."
@@ -87,7 +92,8 @@ def outcome_words(
             else " Nothing is started: look at the report and decide."
         )
         return f"{model}: {breach}{mend}"
-    return f"{model}: {breach} Nothing follows: {_held_words(held, window, spec, cause)}"
+    why = "people were told of it before." if known else _held_words(held, window, spec, cause)
+    return f"{model}: {breach} Nothing follows: {why}"
 
 
 def _held_words(held: Suppressed, window: Window | None, spec: MonitoringSpec, cause: Request | None) -> str:

@@ -29,7 +29,7 @@ WINDOW_START = "airflow_mlops.window_start"
 WINDOW_END = "airflow_mlops.window_end"
 DRIFT = "airflow_mlops.drift_state"
 PERFORMANCE = "airflow_mlops.performance_state"
-#: Followed by the rule's name.
+#: Followed by what people were told of: the rule's name, and whether the data was broken.
 TOLD = "airflow_mlops.told."
 ACTION = "airflow_mlops.action"
 REQUEST = "airflow_mlops.request"
@@ -123,13 +123,14 @@ def window_run(client: MlflowClient, experiment_id: str, name: str, window: Wind
     return run
 
 
-def write_told(client: MlflowClient, experiment_id: str, name: str, window: Window, rule: str, by: str) -> None:
+def write_told(client: MlflowClient, experiment_id: str, name: str, window: Window, topic: str, by: str) -> None:
     """Remember that people were told of a rule's breach.
 
+    :param topic: :attr:`airflow_mlops.core.policy.Breach.topic`.
     :param by: key of the act that told them.
     """
     run = window_run(client, experiment_id, name, window)
-    client.set_tag(run.info.run_id, TOLD + rule, runs.cut(by))
+    client.set_tag(run.info.run_id, TOLD + topic, runs.cut(by))
 
 
 def write_request(
@@ -150,12 +151,16 @@ def write_request(
     client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in values.items()])
 
 
-def read_states(client: MlflowClient, experiment_id: str, name: str, *, most: int = MAX_STATES) -> list[WindowState]:
+def read_states(
+    client: MlflowClient, experiment_id: str, name: str, *, most: int = MAX_STATES, back_to: datetime | None = None
+) -> list[WindowState]:
     """Return what is remembered of the newest windows of ``name``, oldest first.
 
     A window of which neither half can be read is left out.
 
     :param most: windows at most, by their end.
+    :param back_to: so many of those that end by this moment, and every newer one: labels may come so late that their
+        window is no longer among the newest.
     """
     found: dict[Window, list[Run]] = {}
     token: str | None = None
@@ -173,9 +178,11 @@ def read_states(client: MlflowClient, experiment_id: str, name: str, *, most: in
             if window is not None:
                 found.setdefault(window, []).append(run)
         token = page.token
-        if not token or len(found) > most:
+        if not token or sum(back_to is None or window.end <= back_to for window in found) > most:
             break
-    newest = sorted(found, key=lambda window: (window.end, window.start))[-most:]
+    ordered = sorted(found, key=lambda window: (window.end, window.start))
+    newer = sum(back_to is not None and window.end > back_to for window in ordered)
+    newest = ordered[-(most + newer) :]
     states = (_state(window, found[window]) for window in newest)
     return [state for state in states if state is not None]
 

@@ -21,7 +21,7 @@ from airflow_mlops.core.keys import key_id
 from airflow_mlops.core.policy import Request
 from airflow_mlops.engines import runs
 from airflow_mlops.engines.monitoring_state import KIND, MODEL
-from airflow_mlops.engines.training_runs import answering_run, has_ended
+from airflow_mlops.engines.training_runs import answering_run, end_of, later_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -182,10 +182,15 @@ def _followed(client: MlflowClient, experiment_id: str, run: Run, place: int, re
     training = answering_run(client, experiment_id, request.id, answer)
     if training is None:
         return request
-    if not has_ended(client, training):
-        return request.model_copy(update={"answered": True})
-    write_once(client, run.info.run_id, f"{_END}{place:05d}", f"{datetime.now(UTC).isoformat()} {training.info.run_id}")
-    return request.model_copy(update={"answered": True, "ended": True})
+    end = end_of(client, training)
+    if end == "failed":
+        later = later_run(client, experiment_id, request.id, training.info.run_id)
+        training, end = (training, end) if later is None else (later, end_of(client, later))
+    if end == "finished":
+        # Of a failed one it is asked again each time: a task of it that is tried again, or cleared, goes on.
+        when = datetime.now(UTC).isoformat()
+        write_once(client, run.info.run_id, f"{_END}{place:05d}", f"{when} {training.info.run_id}")
+    return request.model_copy(update={"answered": True, "ended": bool(end)})
 
 
 def _entry_of(client: MlflowClient, experiments: list[str], request: str) -> tuple[str, int] | None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from airflow_mlops.engines.checked_files import CheckedFile
     from airflow_mlops.engines.manifests import Manifest
 
-#: Values held at once, over all columns: 32 MB of floats.
-PIECE_VALUES = 4 << 20
+#: Values held at once, over all columns: 20 MB of floats.
+PIECE_VALUES = 5 << 19
 
 
 def window_profile(

@@ -117,10 +117,8 @@ class NumberCounter:
 
     def add(self, values: pyarrow.Array) -> None:
         """Count a piece."""
-        if values.null_count:
-            self._nulls += values.null_count
-            values = values.drop_null()
-        numbers = as_floats(values, self.type_name)
+        self._nulls += values.null_count
+        numbers = as_floats(values, self.type_name, nulls=False)
         check = self.whole and not _is_integer(values.type)
         for start in range(0, len(numbers), AT_ONCE):
             self._add(numbers[start : start + AT_ONCE], check)
@@ -202,8 +200,6 @@ class CategoryCounter:
         self._tally: dict[str, int] = dict.fromkeys(listed or (), 0)
         self._limit = DISTINCT_VALUES + len(self._tally)
         self._nulls = self._late = 0
-        self._listed_words: pyarrow.Array | None = None
-        self._listed_counts: Array = np.zeros(len(self._tally), dtype=np.int64)
         self._words: pyarrow.Array | None = None
         self._pending: Array = np.zeros(0, dtype=np.int64)
 
@@ -216,8 +212,9 @@ class CategoryCounter:
         if types.is_null(values.type):
             return
         if types.is_boolean(values.type):
-            self._tell("true", values.true_count)
-            self._tell("false", values.false_count)
+            for word, count in (("true", values.true_count), ("false", values.false_count)):
+                if count:
+                    self._tell(word, count)
             return
         coded = values if types.is_dictionary(values.type) else values.dictionary_encode()
         words = coded.dictionary
@@ -225,9 +222,7 @@ class CategoryCounter:
             raise DataReadError(f"text was expected, and it holds {values.type}")
         if coded.null_count == len(coded):
             return
-        indices = coded.indices.fill_null(0) if coded.null_count else coded.indices
-        counts = np.bincount(indices.to_numpy(), minlength=len(words))
-        counts[0] -= coded.null_count
+        counts = np.bincount(present(coded.indices), minlength=len(words))
         # Pieces of one row group share their dictionary: its words are looked at once.
         if self._words is not None and words.equals(self._words):
             self._pending = self._pending + counts
@@ -236,28 +231,16 @@ class CategoryCounter:
             self._words, self._pending = words, counts
 
     def _flush(self) -> None:
-        import pyarrow
-        from pyarrow import compute
-
-        if self._words is None:
-            return
-        words, counts = self._words, self._pending
-        self._words = None
-        if self.listed:
-            # A reference's many categories are looked up in one call; what is left is few words, or new ones.
-            if self._listed_words is None:
-                self._listed_words = pyarrow.array(list(self.listed), words.type)
-            places: Array = compute.index_in(words, self._listed_words).fill_null(-1).to_numpy()
-            known = places >= 0
-            np.add.at(self._listed_counts, places[known], counts[known])
-            words, counts = words.filter(pyarrow.array(~known)), counts[~known]
-        for word, count in zip(words.to_pylist(), counts.tolist(), strict=True):
-            self._tell(word, count)
+        words, self._words = self._words, None
+        if words is not None:
+            for word, count in zip(words.to_pylist(), self._pending.tolist(), strict=True):
+                if count:
+                    self._tell(word, count)
 
     def _tell(self, word: str, count: int) -> None:
         if word in self._tally:
             self._tally[word] += count
-        elif count and len(self._tally) < self._limit:
+        elif len(self._tally) < self._limit:
             self._tally[word] = count
         else:
             self._late += count
@@ -269,9 +252,6 @@ class CategoryCounter:
     def entry(self, rows: int) -> dict[str, Any]:
         """Return the categorical entry; ``profile.build_profile`` says what it holds."""
         self._flush()
-        for word, count in zip(self.listed or (), self._listed_counts.tolist(), strict=True):
-            self._tally[word] += count
-        self._listed_counts[:] = 0
         distinct = sum(1 for count in self._tally.values() if count)
         withheld = self.listed is None or (distinct > IDENTIFIER_VALUES and distinct * 2 > rows)
         shown = {word: self._tally[word] for word in self.listed or ()}
@@ -303,9 +283,10 @@ def most_frequent(tally: Mapping[str, int], but: Collection[str]) -> dict[str, i
     return found
 
 
-def as_floats(values: pyarrow.Array, type_name: str) -> Array:
-    """Return numbers as float64 and times as seconds since 1970 UTC, NULL as NaN; a view where nothing changes.
+def as_floats(values: pyarrow.Array, type_name: str, *, nulls: bool = True) -> Array:
+    """Return numbers as float64 and times as seconds since 1970 UTC; a view where nothing changes.
 
+    :param nulls: whether NULL becomes NaN, or is left out.
     :raises DataReadError: the values are neither.
     """
     import pyarrow
@@ -314,20 +295,41 @@ def as_floats(values: pyarrow.Array, type_name: str) -> Array:
     if types.is_dictionary(values.type):
         values = values.dictionary_decode()
     kind = values.type
+    unit = None
     if types.is_null(kind):
-        return np.full(len(values), np.nan)
+        return np.full(len(values) if nulls else 0, np.nan)
     if types.is_date(kind):
-        values, kind = values.cast(pyarrow.timestamp("ms")), pyarrow.timestamp("ms")
-    if types.is_timestamp(kind):
-        ticks = values.cast(pyarrow.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
-        seconds: Array = ticks / {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
-        return seconds
-    if types.is_decimal(kind):
+        values, unit = values.cast(pyarrow.timestamp("ms")).cast(pyarrow.int64()), "ms"
+    elif types.is_timestamp(kind):
+        values, unit = values.cast(pyarrow.int64()), kind.unit
+    elif types.is_decimal(kind):
         values = values.cast(pyarrow.float64())
     elif not (types.is_integer(kind) or types.is_floating(kind)):
         raise DataReadError(f"{type_name} was expected, and it holds {kind}")
-    numbers: Array = values.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-    return numbers
+    if nulls and values.null_count:
+        values = values.cast(pyarrow.float64(), safe=False).fill_null(math.nan)
+    numbers: Array = present(values).astype(np.float64, copy=False)
+    return numbers if unit is None else numbers / {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
+
+
+def present(values: pyarrow.Array) -> Array:
+    """Return the numbers that are not NULL; a view where none is.
+
+    Read from the buffers: Arrow's own ``to_numpy`` and ``scalar`` import pandas, which takes as long as counting a
+    million rows.
+    """
+    if not len(values):
+        return np.zeros(0)
+    size = values.type.bit_width // 8
+    bits, data = values.buffers()
+    # Numbers of either sign and floats are told apart by Arrow's names, which numpy shares but for floats'.
+    name = {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(values.type), str(values.type))
+    numbers: Array = np.frombuffer(data, dtype=name, count=len(values), offset=values.offset * size)
+    if not values.null_count:
+        return numbers
+    valid = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little")
+    there: Array = valid[values.offset : values.offset + len(values)].view(bool)
+    return numbers[there]
 
 
 def _is_integer(kind: pyarrow.DataType) -> bool:

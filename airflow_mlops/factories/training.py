@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from airflow_mlops.compat import (
-    DAG,
-    Asset,
-    AssetAlias,
-    AssetAny,
-    CronDataIntervalTimetable,
-    Param,
-    TaskGroup,
-)
+from airflow_mlops.compat import DAG, AssetAlias, Param, TaskGroup
 from airflow_mlops.core.gate import check_rules
 from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.factories.parts import (
+    TEXT,
+    champion_asset_name,
+    check_runtimes,
+    manual_schedule,
+    notifications,
+    start_date,
+    task_defaults,
+    timetable,
+    window_params,
+)
 from airflow_mlops.operators.approval import ApproveModelOperator
 from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
 from airflow_mlops.operators.model import EvaluateModelOperator, GateModelOperator, TrainModelOperator
@@ -26,10 +26,8 @@ from airflow_mlops.operators.plan import PlanRunOperator
 from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator
 from airflow_mlops.operators.serving import CheckServingOperator
 from airflow_mlops.spec import naming
-from airflow_mlops.spec.model import ModelSpec, RuntimeSpec, ScheduleSpec
+from airflow_mlops.spec.model import ModelSpec
 from airflow_mlops.spec.resolve import code_folder, contract_file, data_settings
-
-_TEXT = ["null", "string"]
 
 
 def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
@@ -45,7 +43,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
         check_rules(spec.gate.rules)
     except InvalidSpecError as exc:
         raise type(exc)(f"Model {spec.name!r}: {exc}") from exc
-    _check_runtimes(spec)
+    check_runtimes(spec)
     contract = contract_file(spec)
     if not Path(contract).is_file():
         raise InvalidSpecError(
@@ -55,17 +53,18 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
     data = data_settings(spec)
     train = spec.train.model_dump(mode="json")
     code_path = str(code_folder(spec))
+    told = notifications(spec)
     with DAG(
         dag_id=dag_id or naming.dag_id(f"train_{spec.name}", spec.profile, spec.owner),
         description=spec.description or f"Train, gate and promote {spec.name}",
         doc_md=describe(spec),
-        schedule=_schedule(spec.schedule),
-        start_date=_start_date(spec.schedule),
+        schedule=timetable(spec, spec.schedule),
+        start_date=start_date(spec.schedule),
         catchup=spec.schedule.catchup,
         max_active_runs=spec.schedule.max_active_runs,
         tags=sorted({"airflow_mlops", "training", spec.name, *spec.tags}),
         params=_params(spec),
-        default_args=_task_defaults(spec),
+        default_args=task_defaults(spec, spec.schedule),
     ) as dag:
         plan = PlanRunOperator(
             task_id="plan",
@@ -75,9 +74,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
             window_end="{{ params.window_end or '' }}",
             train_length="{{ params.train_length or '' }}",
             reason="{{ params.reason or '' }}",
-            manual_schedule={"cron": spec.schedule.cron, "timezone": spec.schedule.timezone}
-            if spec.schedule.cron and spec.schedule.manual_window == "last_complete_interval"
-            else None,
+            manual_schedule=manual_schedule(spec.schedule),
             summary=spec.description,
             doc_md="Settles the windows and the reason of this run and opens its parent MLflow run.",
         )
@@ -97,6 +94,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
                     dataset=snapshot.output,
                     contract=contract,
                     data=data,
+                    notifications=told,
                     doc_md=f"Checks the rows against `{spec.contract.path}`; the report is linked.",
                 )
         candidate = TrainModelOperator(
@@ -139,6 +137,7 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
             report=report.output,
             serving=None if serving is None else serving.output,
             gate=spec.gate.model_dump(mode="json"),
+            notifications=told,
             doc_md="Decides; XCom `reasons` and the linked report say why.",
         )
         # From here on the registered model is written to, which may be another login's right.
@@ -171,15 +170,11 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
             alias=spec.promotion.alias,
             reason="{{ params.reason or 'the gate let it through' }}",
             outlets=[AssetAlias(name=champion_asset_name(spec))],
+            notifications=told,
             doc_md=f"Moves the alias `{spec.promotion.alias}` by compare-and-swap over the promotion ledger.",
             **writes,
         )
     return dag
-
-
-def champion_asset_name(spec: ModelSpec) -> str:
-    """Return the name of the Asset that gets an event whenever ``spec``'s alias moves."""
-    return f"{spec.registered_model}_{spec.promotion.alias}"
 
 
 def describe(spec: ModelSpec) -> str:
@@ -235,61 +230,12 @@ def _other_runtimes(spec: ModelSpec) -> str:
     return "".join(f", {step}: {runtime.name}" for step, runtime in spec.step_runtimes.items())
 
 
-def _check_runtimes(spec: ModelSpec) -> None:
-    for place, runtime in (
-        ("runtime", spec.runtime),
-        *((f"step_runtimes.{k}", v) for k, v in spec.step_runtimes.items()),
-    ):
-        if runtime == RuntimeSpec(name="inline"):
-            continue
-        # Imported here: what nobody uses is not paid for while a DAG file is parsed.
-        from airflow_mlops.runtimes import make_runtime
-
-        try:
-            make_runtime(runtime.name, runtime.settings)
-        except InvalidSpecError as exc:
-            raise type(exc)(f"Model {spec.name!r}: {place}: {exc}") from exc
-
-
-def _schedule(schedule: ScheduleSpec) -> Any:
-    if schedule.cron:
-        # A bare cron string gives Airflow 3 an interval of no length.
-        return CronDataIntervalTimetable(schedule.cron, timezone=schedule.timezone)
-    return AssetAny(*(Asset(name) for name in schedule.on_assets)) if schedule.on_assets else None
-
-
-def _start_date(schedule: ScheduleSpec) -> datetime | None:
-    if schedule.start_date is None:
-        return None
-    written = datetime.fromisoformat(schedule.start_date)
-    return written if written.tzinfo else written.replace(tzinfo=ZoneInfo(schedule.timezone))
-
-
 def _params(spec: ModelSpec) -> dict[str, Param]:
     return {
-        "window_start": Param(
-            None, type=_TEXT, description="First instant of the evaluation window, ISO, UTC; empty: from the schedule."
-        ),
-        "window_end": Param(None, type=_TEXT, description="End of the evaluation window, not included."),
+        **window_params("evaluation window"),
         "train_length": Param(
-            None, type=_TEXT, description=f"Training window's length; empty: {spec.train.window.length}."
+            None, type=TEXT, description=f"Training window's length; empty: {spec.train.window.length}."
         ),
-        "reason": Param(None, type=_TEXT, description="Why this run is started; kept in MLflow and in the ledger."),
+        "reason": Param(None, type=TEXT, description="Why this run is started; kept in MLflow and in the ledger."),
         "force": Param(False, type="boolean", description="Make everything anew though the inputs are the same."),
     }
-
-
-def _task_defaults(spec: ModelSpec) -> Mapping[str, Any]:
-    schedule = spec.schedule
-    defaults: dict[str, Any] = {
-        "owner": spec.owner,
-        "retries": schedule.retries,
-        "retry_delay": timedelta(seconds=schedule.retry_delay_seconds),
-        "execution_timeout": timedelta(minutes=schedule.task_timeout_minutes),
-        "mlflow_conn_id": spec.connection_id,
-        "experiment": spec.experiment_name,
-        "force": "{{ params.force }}",
-    }
-    if schedule.pool:
-        defaults["pool"] = schedule.pool
-    return defaults

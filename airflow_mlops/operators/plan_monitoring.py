@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.monitoring_records import MonitoringPlan
+from airflow_mlops.core.record import MAX_RECORD_BYTES
 from airflow_mlops.operators.base import StepOperator
 from airflow_mlops.operators.context import last_complete_interval
 from airflow_mlops.operators.windows import all_windows
@@ -101,4 +103,9 @@ class PlanMonitoringOperator(StepOperator[MonitoringPlan]):
 
 
 def _plain(plan: MonitoringPlan) -> list[dict[str, Any]]:
-    return [one.model_dump(mode="json") for one in plan.windows]
+    plain = [one.model_dump(mode="json") for one in plan.windows]
+    if len(json.dumps(plain)) > MAX_RECORD_BYTES:
+        # Each window has its version whole here; the features, by far its largest part, are in the signature too.
+        for one in plain:
+            one["model"]["features"] = None
+    return plain

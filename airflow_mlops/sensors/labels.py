@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from airflow_mlops.compat import AirflowFailException, AirflowSkipException
-from airflow_mlops.core.monitoring_records import MonitoredWindow
+from airflow_mlops.core.monitoring_records import MonitoredWindow, PerformanceReport
 from airflow_mlops.errors import InvalidSpecError, VerdictError
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.sensors.base import WaitingSensor
@@ -41,11 +41,21 @@ class LabelCoverageSensor(WaitingSensor):
     :param labels: the keys of ``LabelSpec``. Its ``poll_seconds`` is the default of ``poke_interval``.
     :param label_column: the label's column; default: that of ``labels``.
     :param entity: columns that name the entity; default: those of ``labels``, else the batch's id columns.
+    :param report: a ``PerformanceReport`` of the batch; where it is final there is nothing to wait for, and the task is
+        skipped.
     :param mlflow_conn_id: Airflow connection of type ``mlflow``.
     :param as_of: the moment that counts as now, ISO; default: now. With a fixed one, files alone end the wait.
     """
 
-    template_fields: Sequence[str] = ("monitored", "labels", "label_column", "entity", "mlflow_conn_id", "as_of")
+    template_fields: Sequence[str] = (
+        "monitored",
+        "labels",
+        "label_column",
+        "entity",
+        "report",
+        "mlflow_conn_id",
+        "as_of",
+    )
 
     def __init__(
         self,
@@ -54,6 +64,7 @@ class LabelCoverageSensor(WaitingSensor):
         labels: Mapping[str, Any] | str,
         label_column: str | None = None,
         entity: Sequence[str] | str = (),
+        report: Any = None,
         mlflow_conn_id: str = MLflowHook.default_conn_name,
         as_of: str | None = None,
         **kwargs: Any,
@@ -67,6 +78,7 @@ class LabelCoverageSensor(WaitingSensor):
         self.labels = labels
         self.label_column = label_column
         self.entity = entity
+        self.report = report
         self.mlflow_conn_id = mlflow_conn_id
         self.as_of = as_of
 
@@ -103,6 +115,8 @@ class LabelCoverageSensor(WaitingSensor):
         monitored = _checked(MonitoredWindow, self.monitored, "monitored")
         if not monitored.scoring_run_id:
             raise AirflowSkipException(not_scored(monitored))
+        if self.report and (known := _checked(PerformanceReport, self.report, "report")).state == "final":
+            raise AirflowSkipException(f"The figures of {monitored.window} are final, revision {known.revision}.")
         if self._question is None:
             labels = _checked(LabelSpec, self.labels, "labels")
             self._question = LabelCoverageQuestion(

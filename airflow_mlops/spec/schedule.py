@@ -18,6 +18,9 @@ class ScheduleSpec(Strict):
     timezone: str = Field(default="UTC", description="Zone of the cron expression and of start_date.")
     start_date: str | None = Field(default=None, description="ISO date of the first interval; needed with cron.")
     on_assets: tuple[str, ...] = Field(default=(), description="Names of Assets whose events start a run.")
+    on_retrain: bool = Field(
+        default=False, description="Whether the model's own monitoring starts a run when it asks for a retrain."
+    )
     manual_window: Literal["param", "last_complete_interval"] = Field(
         default="param", description="What a manual run without window parameters takes; param: an error asks for it."
     )
@@ -46,8 +49,10 @@ class ScheduleSpec(Strict):
 
     @model_validator(mode="after")
     def _cron_or_assets(self) -> Self:
-        if self.cron and self.on_assets:
-            raise ValueError("give either cron or on_assets: a run has one anchor window, from one of them")
+        if self.cron and (self.on_assets or self.on_retrain):
+            raise ValueError(
+                "give either cron or on_assets and on_retrain: a run has one anchor window, from one of them"
+            )
         if self.cron and not self.start_date:
             raise ValueError("cron needs start_date, the ISO date from which intervals count, such as 2013-01-01")
         if self.manual_window == "last_complete_interval" and not self.cron:

@@ -11,7 +11,7 @@ from airflow_mlops.core.records import RunPlan, Window
 from airflow_mlops.core.windows import Length, require_apart, training_window
 from airflow_mlops.engines.request_log import take_up
 from airflow_mlops.engines.runs import cut
-from airflow_mlops.engines.training_runs import ANSWERS, existing_run
+from airflow_mlops.engines.training_runs import ANSWERS, existing_run, later_run
 from airflow_mlops.spec.model import TrainWindowSpec
 from airflow_mlops.steps.base import Access, Step, Work, window_tags
 
@@ -116,6 +116,10 @@ def _answers(payload: PlanPayload, work: Work) -> tuple[tuple[str, ...], str]:
     others: dict[str, str] = {}
     for request in payload.requests:
         taken = take_up(work.client, work.experiment_id, request, work.parent_run_id)
+        if taken != work.parent_run_id and not _stands(work.client, taken):
+            # What that run failed at, a later one may have done since.
+            later = later_run(work.client, work.experiment_id, request, taken, work.parent_run_id)
+            taken = work.parent_run_id if later is None else later.info.run_id
         if taken == work.parent_run_id or not _stands(work.client, taken):
             mine.append(request)
         else:

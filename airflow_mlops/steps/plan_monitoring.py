@@ -16,7 +16,15 @@ from airflow_mlops.engines.served import served_champion, served_version
 from airflow_mlops.engines.versions import check_name
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.steps.base import Access, Step, Work, window_tags
-from airflow_mlops.steps.plan_scoring import MAX_REASON, describe_parent, identity, in_order, require_size
+from airflow_mlops.steps.plan_scoring import (
+    MAX_REASON,
+    describe_parent,
+    fits,
+    identity,
+    in_order,
+    require_size,
+    without_features,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,6 +120,9 @@ class PlanMonitoringStep(Step[PlanMonitoringPayload, MonitoringPlan]):
             parent_run_id=work.parent_run_id,
             notes=tuple(notes),
         )
+        if not fits(plan):
+            lean = [one.model_copy(update={"model": without_features(one.model)}) for one in found]
+            plan = plan.model_copy(update={"windows": tuple(lean)})
         require_size(plan, self._windows)
         return plan
 

@@ -90,6 +90,10 @@ class PlanScoringStep(Step[PlanScoringPayload, ScoringPlan]):
             parent_run_id=work.parent_run_id,
             notes=notes,
         )
+        if not fits(plan):
+            plan = plan.model_copy(
+                update={"model": without_features(plan.model), "other": plan.other and without_features(plan.other)}
+            )
         require_size(plan, windows)
         return plan
 
@@ -102,6 +106,20 @@ def identity(model: ServedModel) -> list[Any]:
 def in_order(windows: Sequence[Window]) -> tuple[Window, ...]:
     """Return the distinct windows, oldest first."""
     return tuple(sorted(set(windows), key=lambda window: (window.start, window.end)))
+
+
+def without_features(model: ServedModel) -> ServedModel:
+    """Return a version without the list of its features, which its signature has as well."""
+    return model.model_copy(update={"features": None})
+
+
+def fits(plan: Record) -> bool:
+    """Say whether a plan can be handed on to the other tasks as it is."""
+    try:
+        plan.to_xcom()
+    except RecordTooLargeError:
+        return False
+    return True
 
 
 def require_size(plan: Record, windows: Sequence[Window]) -> None:

@@ -18,7 +18,13 @@ from airflow_mlops.core.record import Window
 from airflow_mlops.core.records import Promotion
 from airflow_mlops.engines import request_log
 from airflow_mlops.engines.alias_moves import Wish, rollback
-from airflow_mlops.engines.monitoring_state import read_states, write_request, write_state, write_told
+from airflow_mlops.engines.monitoring_state import (
+    MAX_STATES,
+    read_states,
+    write_request,
+    write_state,
+    write_told,
+)
 from airflow_mlops.engines.promotions import DEFAULT_ALIAS, read_ledger
 from airflow_mlops.engines.registry import History, history
 from airflow_mlops.engines.versions import check_name
@@ -102,12 +108,16 @@ class PolicyStep(Step[PolicyPayload, PolicyDecision]):
 
     def _settled(self, payload: PolicyPayload, windows: Sequence[Window], past: History, work: Work) -> PolicyDecision:
         name, me = payload.registered_model, act_key(work)
+        back_to = min((window.end for window in windows), default=None)
         for _ in range(MAX_ATTEMPTS):
             asked = request_log.read_log(work.client, work.experiment_id, name)
             mine = next((one for one in asked.requests if one.by == me), None)
             if mine is not None:
                 return self._carried_out(mine, payload, work)
-            states = read_states(work.client, work.experiment_id, name)
+            # What this task asked for before its inputs changed, and what nobody has heard of: it may have died before
+            # it could say so, and nothing holds back what it says now.
+            unheard = [one for one in asked.requests if _is_unheard(one, work)]
+            states = read_states(work.client, work.experiment_id, name, most=MAX_STATES, back_to=back_to)
             now = datetime.now(UTC)
             decided = decide(
                 states,
@@ -115,7 +125,7 @@ class PolicyStep(Step[PolicyPayload, PolicyDecision]):
                 model=name,
                 windows=windows,
                 now=now,
-                requests=asked.requests,
+                requests=[one for one in asked.requests if one not in unheard],
                 champion=past.champion,
                 me=me,
                 backfill=payload.backfill,
@@ -125,6 +135,10 @@ class PolicyStep(Step[PolicyPayload, PolicyDecision]):
                 self._tell(decided, payload, work)
                 return decision
             wanted = _request(decision, now, me, past.champion)
+            same = (wanted.id, wanted.action, wanted.version)
+            again = next((one for one in unheard if (one.id, one.action, one.version) == same), None)
+            if again is not None:
+                return self._carried_out(again, payload, work)
             if request_log.ask(work.client, asked, wanted):
                 self._tell(decided, payload, work)
                 return self._carried_out(wanted, payload, work)
@@ -135,16 +149,15 @@ class PolicyStep(Step[PolicyPayload, PolicyDecision]):
         )
 
     def _tell(self, decided: Decided, payload: PolicyPayload, work: Work) -> None:
-        for breach in decided.acted:
-            if breach.action == "notify":
-                write_told(
-                    work.client,
-                    work.experiment_id,
-                    payload.registered_model,
-                    breach.window,
-                    breach.rule,
-                    act_key(work),
-                )
+        for breach in decided.told:
+            write_told(
+                work.client,
+                work.experiment_id,
+                payload.registered_model,
+                breach.window,
+                breach.topic,
+                act_key(work),
+            )
 
     def _carried_out(self, request: Request, payload: PolicyPayload, work: Work) -> PolicyDecision:
         """Return the decision behind a request of this task, after doing what is to be done here."""
@@ -199,6 +212,11 @@ class PolicyStep(Step[PolicyPayload, PolicyDecision]):
         return decision.model_copy(
             update={"sentence": f"{name}: {decision.reason} {promotion.sentence}", "entry": promotion.entry}
         )
+
+
+def _is_unheard(request: Request, work: Work) -> bool:
+    """Say whether this task made a request, with whatever inputs, that nobody has taken up."""
+    return request.by.rpartition("/")[0] == work.request.key and not request.answered and not request.ended
 
 
 def _listed(value: Any) -> Any:

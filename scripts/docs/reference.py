@@ -6,6 +6,7 @@ import argparse
 import ast
 import inspect
 import os
+import re
 import types
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -32,6 +33,9 @@ def parts() -> dict[str, Any]:
         "the connection form": connection_form,
         "the errors": errors,
         "the operators": operators,
+        "the sensors": sensors,
+        "the drift methods": drift_method_sections,
+        "the table of drift methods": drift_method_table,
         "the fields of": record_fields,
         "the file": file,
     }
@@ -57,32 +61,48 @@ def specification() -> str:
     """Every key of a model specification, part by part."""
     from airflow_mlops.spec.model import ModelSpec
 
-    return "\n".join(_model(ModelSpec, "", ModelSpec.__doc__ or "", level=2))
+    return "\n".join(_model(ModelSpec, "", ModelSpec.__doc__ or "", {}, level=2))
 
 
 def contract() -> str:
     """Every key of a contract file."""
     from airflow_mlops.spec.contract import Contract
 
-    return "\n".join(_model(Contract, "", Contract.__doc__ or "", level=2))
+    return "\n".join(_model(Contract, "", Contract.__doc__ or "", {}, level=2))
 
 
-def _model(model: type[BaseModel], key: str, about: str, *, level: int) -> Iterator[str]:
-    """Yield a section about a model and then, depth first, about the models in it."""
+#: Where a model has its section: the first key that holds one. Other keys lead there.
+Homes = dict[type[BaseModel], str]
+
+
+def _model(model: type[BaseModel], key: str, about: str, homes: Homes, *, level: int) -> Iterator[str]:
+    """Yield a section about a model and then, depth first, about the models in it that have none yet."""
+    inner_models = {
+        name: inner
+        for name, field in model.model_fields.items()
+        if not field.exclude and (inner := _inner_model(field.annotation)) is not None
+    }
+    mine = [
+        name for name, inner in inner_models.items() if homes.setdefault(inner, _join(key, name)) == _join(key, name)
+    ]
     title = f"`{key}`" if key else "The whole file"
     yield f"{'#' * level} {title} {{#{_anchor(key)}}}\n\n{as_markdown(inspect.cleandoc(about))}\n"
     yield _table(
         ("Key", "Value", "Default", "Meaning"),
         (
-            (f"`{name}`", _value(field, _join(key, name)), _default(field), _meaning(field))
+            (
+                f"`{name}`",
+                _value(field, homes[inner_models[name]] if name in inner_models else _join(key, name)),
+                _default(field),
+                _meaning(field),
+            )
             for name, field in model.model_fields.items()
             if not field.exclude
         ),
     )
-    for name, field in model.model_fields.items():
-        inner = _inner_model(field.annotation)
-        if inner is not None and not field.exclude:
-            yield from _model(inner, _join(key, name), inner.__doc__ or "", level=min(level + 1, 4) if key else level)
+    for name in mine:
+        inner, deeper = inner_models[name], min(level + 1, 4) if key else level
+        yield from _model(inner, _join(key, name), inner.__doc__ or "", homes, level=deeper)
 
 
 def _meaning(field: FieldInfo) -> str:
@@ -159,7 +179,10 @@ def _default(field: FieldInfo) -> str:
         written = getattr(value, "written", None)
         if isinstance(written, str):
             return f"`{written}`"
-        return f"`{value}`" if type(value).__str__ is not BaseModel.__str__ else "as below"
+        if type(value).__str__ is not BaseModel.__str__:
+            return f"`{value}`"
+        settings = value.model_dump(mode="json", exclude_defaults=True)
+        return f"`{{{', '.join(f'{key}: {one}' for key, one in settings.items())}}}`" if settings else "its own"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -200,6 +223,47 @@ def metrics() -> str:
             for task, names in BUILT_IN.items()
         ),
     )
+
+
+# Drift
+
+
+def drift_method_table() -> str:
+    """Every built-in drift method in one line."""
+    return _table(
+        ("Method", "Measures", "Drift from", "In one sentence"),
+        (
+            (f"[`{name}`](../reference/drift-methods.md#{name.replace('_', '-')})", kinds, f"{threshold:g}", said)
+            for name, kinds, threshold, said in (
+                (name, " and ".join(method.kinds), method.threshold, _first_sentence(method.__doc__ or ""))
+                for name, method in _drift_methods()
+            )
+        ),
+    )
+
+
+def drift_method_sections() -> str:
+    """What all drift methods work on, then each built-in one with its base, bins, sides, smoothing and source."""
+    import airflow_mlops.core.drift_methods as module
+
+    made = [as_markdown(inspect.cleandoc(module.__doc__ or "").partition("\n")[2]) + "\n"]
+    for name, method in _drift_methods():
+        said = as_markdown(inspect.cleandoc(method.__doc__ or "")).replace("as in the module's text", "as above")
+        made.append(
+            f"## `{name}` {{#{name.replace('_', '-')}}}\n\n{said}\n\n"
+            f"Columns: {' and '.join(method.kinds)}. Default threshold: {method.threshold:g}.\n"
+        )
+    return "\n".join(made)
+
+
+def _drift_methods() -> Iterator[tuple[str, Any]]:
+    from airflow_mlops.core.drift import drift_methods
+
+    return ((name, drift_methods.load(name)) for name in drift_methods.builtins)
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
 
 
 # The command line
@@ -298,24 +362,53 @@ def errors() -> str:
     )
 
 
+#: The DAGs whose tasks the operators are, with the modules of those that belong to none but theirs.
+_LOOPS = (
+    ("Training", ("plan", "data", "model", "serving", "registry", "approval")),
+    ("Scoring", ("plan_scoring", "scoring")),
+    ("Monitoring", ("plan_monitoring", "drift", "performance", "policy")),
+)
+
+
 def operators() -> str:
-    """A section for every public operator, in the order of the loop: mkdocstrings fills it from the docstring."""
-    import airflow_mlops
+    """A section for every public operator, by DAG and in its order: mkdocstrings fills it from the docstring."""
     from airflow_mlops.steps.base import STEPS
 
     order = [*STEPS.builtins, "approve"]
     order.insert(order.index("promote"), order.pop())
-    made: list[tuple[int, str]] = []
+    found: dict[str, list[tuple[int, str]]] = {title: [] for title, _ in _LOOPS}
+    for module, name, tree in _public("operators"):
+        title = next(title for title, modules in _LOOPS if module.rpartition(".")[2] in modules)
+        (step,) = _constants(tree, name, "step") or ["approve"]
+        found[title].append((order.index(step) if step in order else len(order), _section(module, name, tree)))
+    return "\n".join(
+        f"## {title}\n\n" + "\n".join(section for _, section in sorted(sections, key=lambda pair: pair[0]))
+        for title, sections in found.items()
+    )
+
+
+def sensors() -> str:
+    """A section for every public sensor."""
+    return "\n".join(_section(module, name, tree) for module, name, tree in _public("sensors"))
+
+
+def _public(package: str) -> Iterator[tuple[str, str, ast.Module]]:
+    """Yield module, name and source of every public name that lives in a subpackage."""
+    import airflow_mlops
+
     for module, names in airflow_mlops._HOMES.items():
-        if not module.startswith("operators."):
-            continue
-        tree = ast.parse((ROOT / "airflow_mlops" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
-        for name in names:
-            templated = ", ".join(f"`{field}`" for field in _constants(tree, name, "template_fields")) or "none"
-            section = f"::: airflow_mlops.{module}.{name}\n\nTemplated beside the common ones: {templated}.\n"
-            place = next((number for number, step in enumerate(order) if step in name.lower()), len(order))
-            made.append((place, section))
-    return "\n".join(section for _, section in sorted(made, key=lambda pair: pair[0]))
+        if module.startswith(f"{package}."):
+            path = ROOT / "airflow_mlops" / f"{module.replace('.', '/')}.py"
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            yield from ((module, name, tree) for name in names)
+
+
+def _section(module: str, name: str, tree: ast.Module) -> str:
+    templated = ", ".join(f"`{field}`" for field in _constants(tree, name, "template_fields")) or "none"
+    return (
+        f"::: airflow_mlops.{module}.{name}\n    options:\n      heading_level: 3\n\n"
+        f"Templated beside the common ones: {templated}.\n"
+    )
 
 
 def _constants(tree: ast.Module, name: str, attribute: str) -> list[str]:
@@ -337,9 +430,9 @@ def file(name: str) -> str:
 
 def record_fields(name: str) -> str:
     """The fields of one record."""
-    import airflow_mlops.core.records as records
+    from airflow_mlops.core import monitoring_records, records, sightings
 
-    model = getattr(records, name)
+    model = next(getattr(module, name) for module in (records, monitoring_records, sightings) if hasattr(module, name))
     return _table(
         ("Field", "Value", "Default"),
         ((f"`{key}`", _value(field, ""), _default(field)) for key, field in model.model_fields.items()),
@@ -352,7 +445,9 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """Return a text for a table's cell: a bar ends a cell except in code, where an escape would be seen."""
+    parts = re.split(r"(`+[^`]+`+)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in parts)
 
 
 def changelog() -> str:

@@ -124,7 +124,7 @@ def test_a_scheduled_month_is_judged_by_the_gate_once_a_person_approved_the_firs
 
 def test_what_drift_started_is_promoted_without_asking(dag: Callable[[str], Any], run_dag: Callable[..., Any]) -> None:
     made = dag("flights_on_drift_dag.py")
-    assert [asset.name for asset in made.timetable.asset_condition.objects] == ["flights_drift"]
+    assert [asset.name for asset in made.timetable.asset_condition.objects] == ["flights_on_drift_retrain"]
 
     ran = run_dag(made, **MARCH, reason="drift in 5 columns")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_mlops import Access, TrackingServer, Window, load_spec, run_training, training_dag
 from airflow_mlops.cli.demo.story import TEMPLATES
-from airflow_mlops.factories.training import champion_asset_name
+from airflow_mlops.factories.parts import champion_asset_name
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,8 @@ from airflow_mlops import (
     PolicyDecision,
     ScoringPlan,
 )
-from airflow_mlops.compat import DAG, AssetAlias, task
+from airflow_mlops.compat import DAG, AirflowFailException, AssetAlias, task
+from airflow_mlops.core.monitoring_records import MonitoredWindow, ServedModel
 from airflow_mlops.core.policy import request_id
 from tests.support.candidates import make_bench, month
 
@@ -72,6 +73,48 @@ def test_tasks_are_mapped_over_the_plans_and_the_policy_reads_what_they_found(
     assert emitted() == [
         (f"{NAME}_retrain", {"model": NAME, "window": window, "reason": decision.reason, "request": decision.request})
     ]
+
+
+def run_of_three() -> DAG:
+    """A DAG over three windows, of which the drift task of the second fails for good."""
+    with DAG(f"{NAME}_of_three", schedule=None) as dag:
+
+        @task
+        def plan() -> list[dict[str, Any]]:
+            model = ServedModel(name=f"{NAME}.three", version=1, model_uri="models:/m", artifact_uri="a")
+            monitored = [MonitoredWindow(window=month(number), model=model) for number in (3, 4, 5)]
+            return [
+                {"window": one.window.model_dump(mode="json"), "monitored": one.model_dump(mode="json")}
+                for one in monitored
+            ]
+
+        @task
+        def detect(window: Any, monitored: Any) -> dict[str, Any]:
+            if monitored["window"] == month(4).model_dump(mode="json"):
+                raise AirflowFailException("a file of April is gone")
+            report = DriftReport(
+                verdict="none", sentence="s", window=window, model=monitored["model"], reference="r", row_count=900
+            )
+            return report.to_xcom()
+
+        planned = plan()
+        ApplyPolicyOperator(
+            task_id="act",
+            drift=detect.expand_kwargs(planned),
+            planned=planned,
+            registered_model=f"{NAME}.three",
+            trigger_rule="all_done",
+        )
+    return dag
+
+
+def test_what_was_found_of_two_windows_is_remembered_though_the_third_failed(run_dag: Callable[..., Any]) -> None:
+    ran = run_dag(run_of_three())
+
+    assert (ran.state, ran.tasks["act"]) == ("failed", "failed")
+    assert PolicyDecision.from_xcom(ran.record("act")).states == 2
+    assert "1 of 3 windows" in ran.record("act", "reasons")[-1]
+    assert str(month(4)) in ran.record("act", "reasons")[-1]
 
 
 def emitted() -> list[tuple[str, Any]]:

@@ -25,6 +25,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dags(folder / "dags")
     _adapt(folder / "dags" / "flights.yaml", ("bootstrap_draws: 10000", "bootstrap_draws: 400"), ("0.65}", "0.55}"))
     _adapt(folder / "dags" / "flights.yaml", ("min_rows: 4000", "min_rows: 250"), ("margin: 0.01", "margin: 0.1"))
+    # Pages lay parts of a specification over this one, and say themselves when it runs and what scores beside it.
+    _adapt(folder / "dags" / "flights.yaml", ("  on_retrain: true\n", ""))
+    _adapt(folder / "dags" / "flights.yaml", ("  shadow: previous_champion ", "  # shadow "))
     _adapt(folder / "dags" / "flights_contract.yaml", ("min_rows: 20000", "min_rows: 500"))
     return folder
 

@@ -90,24 +90,28 @@ def test_the_reference_holds_every_key_of_the_specification(site: Path) -> None:
     import yaml
     from pydantic import BaseModel
 
-    import airflow_mlops.spec.model as spec
+    from airflow_mlops.spec import data, model, monitoring, schedule, scoring
 
     page = text_of(site / "reference" / "specification.html")
-    models = [one for one in vars(spec).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    models = {
+        one
+        for module in (data, model, monitoring, schedule, scoring)
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, BaseModel) and one.__module__ == module.__name__
+    }
     fields = {
         (model.__name__, name): field
         for model in models
-        if model.__module__ == spec.__name__
         for name, field in model.model_fields.items()
         if not field.exclude
     }
 
     assert [key for key in fields if key[1] not in page] == []
     assert len(fields) > len(yaml.safe_load((ROOT / "dags" / "flights.yaml").read_text()))
-    for (model, name), field in fields.items():
+    for (owner, name), field in fields.items():
         if field.description:
-            words = " ".join(field.description.split()[:4])
-            assert words in page.replace("&#x27;", "'").replace("&#39;", "'"), f"{model}.{name}: {words}"
+            words = " ".join(field.description.replace("`", "").split()[:4])
+            assert words in page.replace("&#x27;", "'").replace("&#39;", "'"), f"{owner}.{name}: {words}"
 
 
 def test_every_key_is_explained() -> None:
@@ -152,20 +156,41 @@ def test_the_reference_holds_every_verb_and_option(site: Path) -> None:
     assert [option for option in options - {"-h", "--help"} if option not in page] == []
 
 
+def test_a_part_that_stands_at_several_keys_has_one_section_and_every_key_leads_to_a_section() -> None:
+    from scripts.docs.reference import specification
+
+    page = specification()
+    anchors = re.findall(r"\{#([\w-]+)\}", page)
+
+    assert len(anchors) == len(set(anchors))
+    assert {"scoring", "labels", "drift-numeric", "monitoring-performance", "notifications"} <= set(anchors)
+    assert set(re.findall(r"\(#([\w-]+)\)", page)) <= set(anchors)
+    assert not {"drift-categorical", "labels-data", "scoring-schedule"} & set(anchors)
+
+
 def test_the_reference_holds_every_public_operator_rule_error_and_record(site: Path) -> None:
     import airflow_mlops
     from airflow_mlops import errors
-    from airflow_mlops.core import records
+    from airflow_mlops.core import monitoring_records, records, sightings
+    from airflow_mlops.core.drift import drift_methods
     from airflow_mlops.core.gate import gate_rules
 
-    operators = text_of(site / "reference" / "operators.html")
-    assert [name for name in airflow_mlops.__all__ if name.endswith("Operator") and name not in operators] == []
+    for ending, page in (("Operator", "operators"), ("Sensor", "sensors"), ("_dag", "python")):
+        told = text_of(site / "reference" / f"{page}.html")
+        assert [name for name in airflow_mlops.__all__ if name.endswith(ending) and name not in told] == []
+    methods = text_of(site / "reference" / "drift-methods.html")
+    assert [name for name in drift_methods.builtins if name not in methods] == []
     rules = text_of(site / "reference" / "gate-rules.html")
     assert [name for name in gate_rules.builtins if name not in rules] == []
     told = text_of(site / "reference" / "errors.html")
     assert [name for name in vars(errors) if name.endswith("Error") and name not in told] == []
     kept = text_of(site / "reference" / "records.html")
-    made = [name for name, one in vars(records).items() if getattr(one, "schema_name", None) and name != "Record"]
+    made = [
+        name
+        for module in (records, monitoring_records, sightings)
+        for name, one in vars(module).items()
+        if getattr(one, "schema_name", None) and name != "Record"
+    ]
     assert made
     assert [name for name in made if name not in kept] == []
 
@@ -204,3 +229,10 @@ def test_what_nobody_can_make_is_refused() -> None:
 
     with pytest.raises(ValueError, match="Nothing is made from 'the moon'"):
         make("the moon")
+
+
+def test_a_bar_in_a_table_is_escaped_but_in_code(site: Path) -> None:
+    from scripts.docs.reference import _cell
+
+    assert _cell("a | b, `|c|` and ``d | e``") == "a \\| b, `|c|` and ``d | e``"
+    assert "sum(|p - q|) / 2" in text_of(site / "concepts" / "drift.html")

@@ -17,6 +17,7 @@ from airflow_mlops.core.records import RunPlan
 from airflow_mlops.engines import alias_moves, promotions, request_log, runs
 from airflow_mlops.engines.alias_moves import rollback
 from airflow_mlops.engines.training_runs import has_ended
+from airflow_mlops.engines.versions import FEATURES
 from airflow_mlops.errors import InvalidSpecError, LedgerError
 from airflow_mlops.steps.base import RunInfo, StepRequest, perform, window_tags
 from tests.support.candidates import Bench, make_bench, month
@@ -227,6 +228,25 @@ def test_more_windows_than_a_plan_carries_are_an_error_that_says_how_to_go_on(be
         score_plan(bench, *days)
 
 
+def test_hundreds_of_features_of_two_versions_do_not_keep_windows_from_being_scored(bench: Bench) -> None:
+    names = tuple(f"column_of_the_warehouse_{number:03}" for number in range(180))
+    bench.serve(1, 2)
+    for number in "12":
+        bench.client.set_model_version_tag(bench.name, number, FEATURES, json.dumps(names))
+    begin = datetime(2013, 1, 1, tzinfo=UTC)
+    days = [Window(start=begin + timedelta(days=day), end=begin + timedelta(days=day + 1)) for day in range(90)]
+
+    one = score_plan(bench, month(3), run="one", other="previous_champion")
+    many = score_plan(bench, *days, run="many", other="previous_champion")
+    watched = watch_plan(bench, *days, run="watched")
+
+    assert one.other is not None
+    assert (one.model.features, one.other.features) == (names, names)
+    assert many.other is not None
+    assert (many.model.features, many.other.features) == (None, None), "their signatures have them"
+    assert {each.model.features for each in watched.windows} == {None}
+
+
 def test_each_window_is_watched_with_the_version_that_scored_it_last(bench: Bench) -> None:
     bench.serve(1, 2)
     scored(bench, month(3), 1)
@@ -341,7 +361,15 @@ def test_what_a_failed_run_took_up_is_taken_up_again(bench: Bench) -> None:
     failed = train_plan(bench, "1" * 32, run="one")
     bench.client.set_terminated(failed.parent_run_id, "FAILED")
 
+    assert status(bench, "1" * 32) == (True, False), "what it planned was not begun"
+    bench.client.create_run(experiment(bench), tags={runs.PARENT: failed.parent_run_id, runs.STEP: "train"})
+    train = bench.client.search_runs([experiment(bench)], f"tags.`{runs.STEP}` = 'train'")[0]
+    bench.client.set_terminated(train.info.run_id, "FAILED")
+    assert status(bench, "1" * 32) == (True, True)
+
     assert train_plan(bench, "1" * 32, run="two").repeat == ""
+    assert status(bench, "1" * 32) == (True, False), "the second run is training now"
+    assert "already" in train_plan(bench, "1" * 32, run="three").repeat
 
 
 def test_a_request_that_no_log_knows_is_trained_for(bench: Bench) -> None:
@@ -379,6 +407,20 @@ def test_a_retrain_is_under_way_until_its_run_has_come_to_an_end(bench: Bench) -
     bench.client.set_terminated(child("promote"))
     assert ended(), "promoted"
     assert status(bench, "3" * 32) == (True, True)
+
+
+def test_a_training_run_that_failed_and_is_tried_again_is_under_way_again(bench: Bench) -> None:
+    request = "5" * 32
+    asked_for(bench, request)
+    parent = train_plan(bench, request, run="one").parent_run_id
+    tags = {runs.PARENT: parent, runs.STEP: "train"}
+    train = str(bench.client.create_run(experiment(bench), tags=tags).info.run_id)
+    bench.client.set_terminated(train, "FAILED")
+    assert status(bench, request) == (True, True)
+
+    bench.client.update_run(train, status="RUNNING")
+
+    assert status(bench, request) == (True, False), "a look between two attempts settled nothing"
 
 
 def test_a_training_run_of_other_making_answers_by_its_tag_alone(bench: Bench) -> None:

@@ -18,9 +18,10 @@ from airflow_mlops.core.monitoring_records import (
     PolicyDecision,
     ServedModel,
 )
+from airflow_mlops.core.notices import Place, notice_of
 from airflow_mlops.core.policy import request_id
 from airflow_mlops.core.record import Window
-from airflow_mlops.engines import promotions, request_log, runs
+from airflow_mlops.engines import monitoring_state, promotions, request_log, runs
 from airflow_mlops.engines.monitoring_state import read_states, window_run, write_state
 from airflow_mlops.engines.promotions import read_ledger
 from airflow_mlops.errors import InvalidSpecError
@@ -156,6 +157,27 @@ def test_a_task_killed_after_its_request_finishes_it_when_tried_again(
     assert states(bench)[0].request == made.request
 
 
+def test_a_task_killed_after_its_request_finishes_it_though_its_inputs_have_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def die(reached: str) -> None:
+        if reached == "after-request":
+            raise KeyboardInterrupt(reached)
+
+    monkeypatch.setattr(request_log, "pause", die)
+    with pytest.raises(KeyboardInterrupt):
+        apply(bench, drift(bench, 7))
+    monkeypatch.setattr(request_log, "pause", lambda reached: None)
+
+    made = apply(bench, drift(bench, 7, row_count=1_001))
+    assert (made.action, made.request) == ("retrain", request_id(bench.name, month(7)))
+    assert requests(bench) == [month(7)], "it was asked for once"
+    end(bench, made.request)
+    again = apply(bench, drift(bench, 7, row_count=1_002))
+    assert (again.action, again.suppressed) == ("none", "already_acted"), "somebody has taken it up"
+
+
 def test_under_way_then_cool_down_then_one_more(bench: Bench) -> None:
     asked = apply(bench, drift(bench, 5), run="may")
 
@@ -192,6 +214,19 @@ def test_people_are_told_once_by_whichever_task_comes_first(bench: Bench) -> Non
     assert states(bench)[0].told.keys() == {"drift", "performance"}
 
 
+def test_a_breach_in_the_cool_down_is_told_by_one_of_the_two_tasks_that_see_it(bench: Bench) -> None:
+    place = Place(model=bench.name, step="policy", dag_id="d", run_id="r", task_id="t")
+    end(bench, apply(bench, drift(bench, 7)).request)
+
+    first = apply(bench, drift(bench, 8), run="august")
+    later = apply(bench, realised(bench, 8, 0.7), run="august", task="act_on_performance")
+
+    assert first.suppressed == "cool_down"
+    assert notice_of(first, place) is not None
+    assert later.action == "none"
+    assert notice_of(later, place) is None
+
+
 def test_drift_and_performance_of_a_window_are_remembered_side_by_side_and_replaced(bench: Bench) -> None:
     write_state(bench.client, experiment(bench), bench.name, drift=drift(bench, 7, "none"))
     performance = realised(bench, 7, 0.66, state="provisional")
@@ -224,6 +259,21 @@ def test_the_newest_windows_are_read_oldest_first_whatever_order_they_came_in(be
     found = read_states(bench.client, experiment(bench), bench.name, most=3)
 
     assert [state.window for state in found] == [month(7), month(9), month(12)]
+
+
+def test_a_window_is_judged_however_many_newer_ones_there_are(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels come weeks later, and with windows of an hour that is hundreds of windows later."""
+    monkeypatch.setattr(policy, "MAX_STATES", 2)
+    monkeypatch.setattr(monitoring_state, "_PAGE", 2)
+    for number in range(1, 8):
+        write_state(bench.client, experiment(bench), bench.name, drift=drift(bench, number, "none"))
+
+    rule = {"performance": {"metric": "roc_auc", "max_drop": 0.05}}
+    made = apply(bench, realised(bench, 3, 0.6), monitoring=rule)
+
+    assert (made.action, made.window) == ("notify", month(3))
+    read = read_states(bench.client, experiment(bench), bench.name, most=2, back_to=month(3).end)
+    assert [state.window for state in read] == [month(number) for number in range(2, 8)]
 
 
 def test_two_runs_that_were_made_for_one_window_at_once_are_read_as_one(bench: Bench) -> None:

@@ -13,16 +13,23 @@ HEAVY = (
 )  # fmt: skip
 #: Airflow itself loads these in places; what counts is what the package adds.
 SHELLS = (
+    "factories.monitoring",
+    "factories.scoring",
     "factories.training",
     "hooks.mlflow",
     "links",
+    "notifications",
     "operators.approval",
     "operators.data",
     "operators.model",
     "operators.plan",
     "operators.registry",
     "operators.serving",
+    "sensors.model",
     "spec.load",
+    "triggers.data",
+    "triggers.labels",
+    "triggers.model",
 )
 
 

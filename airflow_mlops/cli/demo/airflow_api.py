@@ -89,6 +89,22 @@ class AirflowAPI:
         """Return a run as Airflow describes it; ``state`` is in it."""
         return self._get(_run_path(dag_id, run_id))
 
+    def backfill(self, dag_id: str, start: str, end: str) -> int:
+        """Start Airflow's own backfill over the intervals that start between two ISO dates, and return its id."""
+        body = {
+            "dag_id": dag_id,
+            "from_date": f"{start}T00:00:00Z",
+            "to_date": f"{end}T00:00:00Z",
+            "reprocess_behavior": "none",
+            "max_active_runs": 1,
+        }
+        return int(self._send("POST", "/api/v2/backfills", json=body).json()["id"])
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the DAG's runs as Airflow describes them, oldest first; the newest hundred at most."""
+        found = self._get(f"/api/v2/dags/{quote(dag_id)}/dagRuns", order_by="-run_after", limit=100)["dag_runs"]
+        return list(reversed(found))
+
     def wait_for_run(
         self,
         dag_id: str,
@@ -153,6 +169,12 @@ class AirflowAPI:
             allow={404},
         )
         return None if answer.status_code == 404 else answer.json()["value"]
+
+    def emit_event(self, asset: str, extra: Mapping[str, Any]) -> None:
+        """Record an event of the Asset with this name, as a task with it as outlet would."""
+        found = self._get("/api/v2/assets", name_pattern=asset, limit=100)["assets"]
+        number = next(one["id"] for one in found if one["name"] == asset)
+        self._send("POST", "/api/v2/assets/events", json={"asset_id": number, "extra": dict(extra)})
 
     def asset_events(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the Asset events that runs of the DAG emitted, oldest first; ``extra`` is in each."""

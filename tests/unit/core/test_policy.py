@@ -229,6 +229,41 @@ def test_people_are_told_once_but_of_each_rule_and_by_a_task_tried_again() -> No
     assert run([both], by_performance("notify"), me="another").decision.action == "notify"
 
 
+@pytest.mark.parametrize(
+    "request_of", [pytest.param(asked(7), id="cool-down"), pytest.param(asked(7, ended=False, asked_at=NOW), id="runs")]
+)
+def test_of_a_breach_that_is_held_back_people_are_told_once(request_of: Request) -> None:
+    """Drift and performance of a window are decided on by two tasks, maybe weeks apart: the later repeats nothing."""
+    first = run([drift(8)], spec(), requests=[request_of], me="act_on_drift")
+    told = {one.topic: "act_on_drift" for one in first.told}
+    again = run([drift(8, told=told)], spec(), requests=[request_of], me="act_on_drift").decision
+    later = run([drift(8, told=told)], spec(), requests=[request_of], me="act_on_performance").decision
+
+    assert first.decision == again, "a task tried again says the same"
+    assert (later.action, later.suppressed, later.request) == ("none", "already_acted", "")
+    assert "told of it before" in later.sentence
+    assert run([drift(8, told=told)], spec(), me="act_on_performance").decision.action == "retrain", "nothing holds it"
+
+
+def test_of_two_breaches_that_are_held_back_the_one_that_nobody_knows_is_told() -> None:
+    state = realised(8, 0.5, drift_verdict="drift", told={"drift": "act_on_drift"})
+    policy = spec("rollback", performance={"metric": "auc", "max_drop": 0.03, "action": "retrain"})
+
+    decided = run([state], policy, requests=[asked(7)], me="act_on_performance")
+
+    assert decided.decision.suppressed == "cool_down"
+    assert "auc" in decided.decision.reason
+    assert [one.rule for one in decided.told] == ["performance"]
+
+
+def test_a_window_that_was_told_of_as_broken_is_told_of_again_where_its_mended_data_drifts() -> None:
+    broken = run([drift(7, "schema_broken")], spec("notify"), me="first")
+    told = {one.topic: "first" for one in broken.told}
+
+    assert run([drift(7, "schema_broken", told=told)], spec("notify"), me="second").decision.action == "none"
+    assert run([drift(7, told=told)], spec("notify"), me="second").decision.action == "notify"
+
+
 def test_what_the_task_asked_for_itself_does_not_hold_it_back() -> None:
     mine = asked(7, by="me", ended=False, asked_at=NOW)
 

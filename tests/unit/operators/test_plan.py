@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -187,6 +188,24 @@ def test_a_repeated_event_ends_the_run_as_skipped_and_says_which_run_does_it(exe
         execute(PlanRunOperator(task_id="t", train={"length": "1 month"}), repeated, given)
 
     assert given["ti"]["return_value"]["repeat"] == repeated.repeat
+
+
+def test_what_tasks_are_mapped_over_names_no_hundreds_of_features_for_every_window(execute: Any) -> None:
+    wide = MODEL.model_copy(update={"features": tuple(f"column_{number}" for number in range(400))})
+    day = timedelta(days=1)
+    windows = tuple(
+        MonitoredWindow(window=Window(start=MARCH.start + n * day, end=MARCH.start + (n + 1) * day), model=wide)
+        for n in range(20)
+    )
+    plan = MonitoringPlan(windows=windows, reason="r", experiment_id="1", parent_run_id="p")
+
+    returned, pushed, _ = execute(
+        PlanMonitoringOperator(task_id="t", registered_model="flights"), plan, context(event(MARCH))
+    )
+
+    assert len(json.dumps(returned)) < 16_000
+    assert returned[0]["monitored"]["model"]["profile_uri"] == wide.profile_uri
+    assert pushed["plan"]["models"][0]["features"] == list(wide.features or ())
 
 
 def test_a_quarter_of_daily_windows_fits_into_a_monitoring_plan_and_comes_back_whole() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from airflow_mlops import ApplyPolicyOperator, TrackingServer
-from airflow_mlops.compat import AssetAlias
+from airflow_mlops.compat import AirflowFailException, AirflowSkipException, AssetAlias
 from airflow_mlops.core.monitoring_records import PolicyDecision
 from airflow_mlops.core.record import Window
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.runtimes.inline import InlineRuntime
 
 JULY = Window(start="2013-07-01", end="2013-08-01")
+AUGUST = Window(start="2013-08-01", end="2013-09-01")
 
 
 class Pushed(dict[str, Any]):
@@ -140,3 +141,49 @@ def test_the_step_is_told_who_decides_and_whether_it_is_a_backfill(execute: Any,
         "backfill": backfill,
         "author": "airflow:d/r/t",
     }
+
+
+def planned(window: Window, scoring_run_id: str = "r") -> dict[str, Any]:
+    return {"window": window.model_dump(mode="json"), "monitored": {"scoring_run_id": scoring_run_id}}
+
+
+def report(window: Window) -> dict[str, Any]:
+    return {"window": window.model_dump(mode="json")}
+
+
+def test_a_window_without_report_fails_the_task_after_the_others_were_decided_on(execute: Any) -> None:
+    act = operator(drift=[report(JULY)], planned=[planned(JULY), planned(AUGUST)])
+
+    with pytest.raises(AirflowFailException, match=r"drift in 1 of 2 windows .*2013-08-01.*others is remembered"):
+        execute(act, decided("notify"))
+
+
+def test_an_event_goes_out_though_a_window_has_no_report(execute: Any) -> None:
+    act = operator(drift=[report(JULY)], planned=[planned(JULY), planned(AUGUST)])
+
+    pushed, emitted, _ = execute(act, decided("retrain"))
+
+    assert list(emitted) == ["flights_retrain"]
+    assert "2013-08-01" in pushed["reasons"][-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "raises", "says"),
+    [
+        pytest.param({"drift": [], "planned": None}, AirflowFailException, "task that plans them", id="no plan"),
+        pytest.param({"drift": [], "planned": [planned(JULY)]}, AirflowFailException, "1 of 1", id="all failed"),
+        pytest.param({"performance": [], "planned": [planned(JULY)]}, AirflowFailException, "performance", id="labels"),
+        pytest.param(
+            {"performance": [], "planned": [planned(JULY, "")]}, AirflowSkipException, "scored", id="unscored"
+        ),
+    ],
+)
+def test_without_any_report_nothing_is_decided(execute: Any, given: Any, raises: Any, says: str) -> None:
+    with pytest.raises(raises, match=says):
+        execute(operator(**given), decided("none"))
+
+
+def test_a_window_that_nobody_scored_is_not_missed_beside_one_with_figures(execute: Any) -> None:
+    act = operator(performance=[report(JULY)], planned=[planned(JULY), planned(AUGUST, "")])
+
+    assert execute(act, decided("none"))[0]["reasons"] == ["A sentence."]
