@@ -179,15 +179,18 @@ def _spans(before: Profile, now: Profile, edges: Sequence[float], rows_before: i
     if occupied:
         low, high = edges[occupied[0] - 1], edges[occupied[-1]]
         count = min(_BARS, occupied[-1] - occupied[0] + 1)
-        wide = (high - low) / count
+        # Ends that are farther apart than a float can say are measured in quarters.
+        unit = 1.0 if math.isfinite(high - low) else 4.0
+        low, wide = low / unit, (high / unit - low / unit) / count
         shares = [[0.0, 0.0] for _ in range(count)]
         for cell in occupied:
             # A cell counts where its middle lies.
-            place = min(count - 1, int(((edges[cell - 1] + edges[cell]) / 2 - low) / wide))
+            middle = edges[cell - 1] / unit / 2 + edges[cell] / unit / 2
+            place = min(count - 1, int((middle - low) / wide))
             shares[place][0] += left[cell] / rows_before
             shares[place][1] += right[cell] / rows_now
         whole = bool(before.get("whole")) and wide == 1
-        starts = [math.ceil(low + place) if whole else low + place * wide for place in range(count)]
+        starts = [math.ceil(low + place) if whole else (low + place * wide) * unit for place in range(count)]
         bars = [
             (_edge(start, before["kind"]), ours, theirs) for start, (ours, theirs) in zip(starts, shares, strict=True)
         ]

@@ -9,7 +9,7 @@ model that predicts one float per row gives probabilities, any other single valu
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Rows of equal answers after which an unwrapped model is trusted; the input example's few are not enough.
 MIN_PROOF_ROWS = 500
+#: Arrow's names of what MLflow calls numbers, by its own.
+_NUMBERS = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 PREDICTION = "prediction"
 PROBABILITY = "probability"
 
@@ -95,9 +97,10 @@ class Predictor:
         self.features = tuple(features)
         self.task: Task = task
         self.who = who
+        self._declared = declared_types(folder)
         self.classes = _known_classes(model, folder)
         self.terms: Terms | None = None
-        self._floats = _declared_floats(folder)
+        self._floats = frozenset(name for name, kind in self._declared.items() if kind in ("double", "float"))
         self._ways = unwrapped(model, self.features)
         self._proven_rows = 0
         self._try_example(folder)
@@ -112,7 +115,7 @@ class Predictor:
 
         :raises Exception: whatever the model raises about a value it refuses.
         """
-        raw = self._named(self._raw(rows.select(list(self.features))))
+        raw = self._named(self._raw(self._as_declared(rows.select(list(self.features)))))
         if self.terms is None:
             self.terms = settle(raw, self.task)
         return columns_of(raw, self.terms, self.who)
@@ -133,6 +136,26 @@ class Predictor:
         if self._ways and not self.unwrapped:
             self._prove(rows, plain)
         return plain
+
+    def _as_declared(self, rows: pyarrow.Table) -> pyarrow.Table:
+        """Return text as numbers and columns of no type as text, where the signature says so.
+
+        One stray word makes text of a CSV file's whole column, and a column without any value has no type; an encoder
+        would take every value of theirs for one it never saw.
+
+        :raises pyarrow.ArrowInvalid: a text is no number.
+        """
+        import pyarrow
+        from pyarrow import compute
+
+        for place, column in enumerate(rows.column_names):
+            kind, found = self._declared.get(column), plain_type(rows.schema.field(column).type)
+            if kind == "string" and pyarrow.types.is_null(found):
+                rows = rows.set_column(place, column, rows[column].cast(pyarrow.string()))
+            elif kind is not None and kind in _NUMBERS and pyarrow.types.is_string(found):
+                text = compute.utf8_trim_whitespace(rows[column].cast(pyarrow.string()))
+                rows = rows.set_column(place, column, text.cast(_NUMBERS[kind]))
+        return rows
 
     def _named(self, raw: Raw) -> Raw:
         return raw if raw.classes is not None or self.task == "regression" else replace(raw, classes=self.classes)
@@ -322,15 +345,23 @@ def _known_classes(model: Any, folder: Path) -> tuple[Any, ...] | None:
     return None if named is None else tuple(_plain(named))
 
 
-def _declared_floats(folder: Path) -> frozenset[str]:
+def declared_types(folder: Path) -> dict[str, str]:
+    """Return the type that the model's signature gives each named column, in MLflow's words; without one, none."""
     from mlflow.models import Model
 
     schema = Model.load(str(folder)).get_input_schema()
     if schema is None or not schema.has_input_names() or schema.is_tensor_spec():
-        return frozenset()
-    return frozenset(
-        str(one.name) for one in schema.inputs if getattr(one.type, "name", "") in ("double", "float") and one.name
-    )
+        return {}
+    return {str(one.name): str(getattr(one.type, "name", "")) for one in schema.inputs if one.name}
+
+
+def unlike_text(declared: Mapping[str, str], columns: Sequence[str], schema: pyarrow.Schema) -> list[str]:
+    """Return those of ``columns`` that are text to the model and something else, with values, in ``schema``."""
+    import pyarrow
+
+    types = pyarrow.types
+    found = {name: plain_type(schema.field(name).type) for name in columns if declared.get(name) == "string"}
+    return [name for name, kind in found.items() if not (types.is_string(kind) or types.is_null(kind))]
 
 
 def _input_example(folder: Path, features: Sequence[str]) -> pyarrow.Table | None:

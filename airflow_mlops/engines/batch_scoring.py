@@ -122,7 +122,6 @@ class BatchScorer:
         self.other_problem = ""
         # One that answered no row of a chunk is not asked again.
         self._other_silent = False
-        self._allowed = max_share * expected_rows
         self._expected = expected_rows
         self._max_share = max_share
         self._search = RefusalSearch(champion.predictor, MAX_SEARCH_CALLS)
@@ -139,7 +138,8 @@ class BatchScorer:
         """
         for chunk in chunks:
             self._score(chunk)
-            if self.tally.quarantined > self._allowed:
+            # A quotient, not a product: 0.29 * 100 is less than 29.
+            if self.tally.quarantined / max(1, self._expected) > self._max_share:
                 raise TooManyRefused(self._too_many())
         if self._predictions.empty:
             nothing = schema.empty_table()
@@ -190,8 +190,9 @@ class BatchScorer:
 
         needed = dict.fromkeys((*self.layout.ids, *(self.share.by if self.share else ())))
         for name in needed:
-            if chunk[name].null_count:
-                missing = compute.is_null(chunk[name])
+            # Among floats some writers store NaN, which names an entity no more than null does.
+            missing = compute.is_null(chunk[name], nan_is_null=True)
+            if compute.any(missing).as_py():
                 self._set_aside(chunk.filter(missing), f"the id column {name!r} is null")
                 chunk = chunk.filter(compute.invert(missing))
         return chunk

@@ -7,7 +7,7 @@ over rows that all metrics and both versions share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -205,7 +205,17 @@ def _truth(rows: LabelledRows, task: Task, notes: dict[str, str]) -> Truth:
         classes = (UNSEEN, labels.iloc[0]) if positive else (labels.iloc[0], UNSEEN)
         codes: Array = np.full(len(labels), int(positive), dtype=np.int64)
         return Truth(task, labels.to_numpy(), codes, classes, (int(positive),))
+    if len(present | set(known)) > 2:
+        raise InvalidSpecError(
+            f"The task is binary, and labels and predictions together hold {len(present | set(known))} values: labels "
+            f"{_listed(present)}, predictions {_listed(known)}. Deliver labels as they stood in training."
+        )
     return read_truth(labels, task, known)
+
+
+def _listed(labels: Iterable[Any]) -> str:
+    found = sorted(map(str, labels))
+    return ", ".join(found[:5]) + (" and more" if len(found) > 5 else "")
 
 
 def _answered(columns: pyarrow.Table, prefix: str) -> Array:

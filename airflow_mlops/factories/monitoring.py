@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow_mlops.compat import DAG, Asset, AssetAlias, TriggerRule, task_group
+from airflow_mlops.compat import DAG, Asset, AssetAlias, task_group
 from airflow_mlops.core.drift import check_methods
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.factories.parts import (
@@ -176,9 +176,10 @@ def monitoring_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
             ApplyPolicyOperator(
                 task_id="act_on_final",
                 performance=last,
+                # Skipped where all of these were final.
+                planned=first,
                 doc_md="The same for windows whose first figures were provisional.",
-                # Skipped where no window's were.
-                **{**policy, "trigger_rule": TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS},
+                **policy,
             )
     return dag
 

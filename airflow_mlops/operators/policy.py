@@ -38,7 +38,8 @@ class ApplyPolicyOperator(StepOperator[PolicyDecision]):
     :param monitoring: the keys of ``MonitoringSpec``; None: the defaults, which notify of every drift.
     :param planned: the windows that must have a report, as ``plan.output`` of a :class:`PlanMonitoringOperator` gives
         them: ``{"window": ..., "monitored": ...}`` each; None: the plan failed, and so does this task. Performance is
-        expected of scored windows only. Nothing is expected by default.
+        expected of scored windows only. Or the ``PerformanceReport`` of each, and those that are not final must have
+        another. Where no window must have one the task is skipped. Nothing is expected by default.
     """
 
     step = "policy"
@@ -105,11 +106,11 @@ class ApplyPolicyOperator(StepOperator[PolicyDecision]):
         found = {_window(one) for one in (*(drift or ()), *(performance or ()))}
         planned = [
             Window.model_validate(one["window"])
-            for one in self.planned
-            if drift is not None or one["monitored"]["scoring_run_id"]
+            for one in _reports(self.planned) or ()
+            if _is_expected(one, drift is not None)
         ]
-        if self.planned and not planned and not found:
-            self.skip("None of the run's windows was scored, so there is no performance to decide on.")
+        if self.planned != () and not planned and not found:
+            self.skip("There is no performance to decide on: no window was scored, or the figures of all are final.")
         missing = [str(window) for window in planned if window not in found]
         if not missing:
             return ""
@@ -160,6 +161,13 @@ def _reports(value: Any) -> list[Any] | None:
         return None
     found = [value] if isinstance(value, Mapping | Record) else list(value)
     return [one for one in found if one is not None]
+
+
+def _is_expected(planned: Mapping[str, Any], drift: bool) -> bool:
+    """Say whether a planned window must have a report of its drift, or of its performance."""
+    if "monitored" not in planned:
+        return planned.get("state") != "final"
+    return drift or bool(planned["monitored"]["scoring_run_id"])
 
 
 def _window(report: Any) -> Window | None:

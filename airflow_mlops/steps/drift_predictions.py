@@ -120,7 +120,7 @@ def _published(report: ScoringReport, reference: Mapping[str, Any], work: Work) 
     """Return the one column that is compared as a file of its own, from the published file once its digest is checked.
 
     :raises DataChangedError: the file is gone or has other bytes.
-    :raises DataReadError: it does not have the columns of a predictions file.
+    :raises DataReadError: it does not have the columns of a predictions file, or no row of this version.
     """
     from pyarrow import parquet
 
@@ -151,14 +151,14 @@ def _published(report: ScoringReport, reference: Mapping[str, Any], work: Work) 
         finally:
             if writer is not None:
                 writer.close()
+    if not count:
+        raise DataReadError(f"version {report.model.version} answered no row of the predictions {report.output_uri}")
     return _as_file(target, count)
 
 
 def _as_file(path: Path, count: int) -> CheckedFile:
     from pyarrow import parquet
 
-    if not path.exists():
-        raise DataReadError("the predictions file has no row")
     schema = parquet.read_schema(path)
     entry = ManifestFile(path=path.name, size=path.stat().st_size, sha256="", row_count=count, total_rows=count)
     manifest = Manifest(

@@ -18,6 +18,7 @@ from airflow_mlops.core.records import DatasetVersion, ValidationReport
 from airflow_mlops.engines.checked_files import checked_files
 from airflow_mlops.engines.environment import describe_environment, versions_of
 from airflow_mlops.engines.flavors import libraries
+from airflow_mlops.engines.manifests import encode_schema
 from airflow_mlops.engines.models import fetch_model, load_predictor
 from airflow_mlops.engines.published import (
     digest_at,
@@ -286,7 +287,7 @@ class _Scoring:
 
     def _predictor(self, served: ServedModel, folder: str, who: str) -> Predictor:
         """Fetch a version, check its files, load it, and check that the batch has its features."""
-        from airflow_mlops.engines.batch_answers import Predictor
+        from airflow_mlops.engines.batch_answers import Predictor, declared_types
 
         path = fetch_model(
             self.work.client,
@@ -304,6 +305,7 @@ class _Scoring:
                 f"give it. Log it with a signature, or train it again."
             )
         self._require_features(features, served)
+        self._keep_text(declared_types(path), features, served)
         return Predictor(load_predictor(path, served.flavor), path, features, self.payload.task, who)
 
     def _other(self, served: ServedModel) -> Predictor | None:
@@ -326,6 +328,34 @@ class _Scoring:
                 f"needs: {', '.join(map(repr, missing[:20]))}{' and more' if len(missing) > 20 else ''}. It has: "
                 f"{', '.join(available[:40])}. Deliver the columns, or score data that has them (scoring.data)."
             )
+
+    def _keep_text(self, declared: Mapping[str, str], features: Sequence[str], served: ServedModel) -> None:
+        """Read what is text to the model as text, or refuse the batch: no encoder of text knows a number.
+
+        CSV has no types: a column of codes is whole numbers in every window that happens to hold numerals only.
+
+        :raises DataReadError: a column has another type in the files themselves.
+        """
+        import pyarrow
+
+        from airflow_mlops.engines.batch_answers import unlike_text
+
+        full = self.manifest.schema
+        wrong = unlike_text(declared, features, full)
+        held = self.manifest
+        untyped = set() if held.exported else set(held.partitions if held.format != "csv" else full.names)
+        for name in wrong:
+            if name in untyped - {held.event_time}:
+                full = full.set(full.get_field_index(name), pyarrow.field(name, pyarrow.string()))
+        if left := unlike_text(declared, features, full):
+            shown = ", ".join(f"{name!r} is {full.field(name).type} and was text" for name in left[:10])
+            raise DataReadError(
+                f"The batch {self.payload.batch.uri} has columns of another type than {served} was trained with: "
+                f"{shown}{' and more' if len(left) > 10 else ''}. The model knows none of these values. Write them as "
+                f"text, spelled as in training."
+            )
+        if wrong:
+            self.manifest = self.manifest.model_copy(update={"arrow_schema": encode_schema(full)})
 
     def _check_columns(self, named: Mapping[str, Sequence[str]]) -> None:
         available = [name for name, _ in self.manifest.columns]

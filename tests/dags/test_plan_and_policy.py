@@ -14,7 +14,7 @@ from airflow_mlops import (
     PolicyDecision,
     ScoringPlan,
 )
-from airflow_mlops.compat import DAG, AirflowFailException, AssetAlias, task
+from airflow_mlops.compat import DAG, AirflowFailException, AirflowSkipException, AssetAlias, task
 from airflow_mlops.core.monitoring_records import MonitoredWindow, ServedModel
 from airflow_mlops.core.policy import request_id
 from tests.support.candidates import make_bench, month
@@ -105,6 +105,22 @@ def run_of_three() -> DAG:
             registered_model=f"{NAME}.three",
             trigger_rule="all_done",
         )
+
+        @task
+        def figures(window: Any, monitored: Any) -> dict[str, Any]:
+            return {"window": window, "state": "final"}
+
+        @task
+        def final(window: Any, monitored: Any) -> None:
+            raise AirflowSkipException("they are final already")
+
+        ApplyPolicyOperator(
+            task_id="act_on_final",
+            performance=final.expand_kwargs(planned),
+            planned=figures.expand_kwargs(planned),
+            registered_model=f"{NAME}.three",
+            trigger_rule="all_done",
+        )
     return dag
 
 
@@ -113,6 +129,7 @@ def test_what_was_found_of_two_windows_is_remembered_though_the_third_failed(run
 
     assert (ran.state, ran.tasks["act"]) == ("failed", "failed")
     assert PolicyDecision.from_xcom(ran.record("act")).states == 2
+    assert ran.tasks["act_on_final"] == "skipped", "there was nothing left to measure"
     assert "1 of 3 windows" in ran.record("act", "reasons")[-1]
     assert str(month(4)) in ran.record("act", "reasons")[-1]
 

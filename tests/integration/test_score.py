@@ -112,6 +112,69 @@ def test_a_retry_adopts_what_is_published_and_a_replaced_file_is_noticed(world: 
     assert [path.name for path in Path(first.output_uri).parent.iterdir()] == ["predictions.parquet"]
 
 
+@pytest.fixture(scope="module")
+def coded(world: Batches) -> tuple[ServedModel, Any]:
+    """A version that knows numerals as text, ``t1``, and whole numbers as categories, ``n1``; and its pipeline."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame = rows(2000, seed=3)
+    frame["n1"] %= 5
+    frame["t1"] = np.random.default_rng(3).choice(["07", "12", "A1", None], len(frame))
+    parts = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["t1", "n1"]), remainder="drop")
+    score = (frame["t1"] == "07") * 2.0 + frame["t1"].isna() * 1.0 + frame["n1"]
+    model = make_pipeline(parts, LogisticRegression()).fit(features(frame), (score > score.median()).astype(int))
+    return world.log(model, 11, sample=features(frame)), model
+
+
+def numerals(count: int = 200) -> pd.DataFrame:
+    frame = rows(count)
+    frame["n1"] %= 5
+    frame["t1"] = np.random.default_rng(1).choice(["07", "12"], count)
+    return frame
+
+
+def test_text_that_csv_holds_as_numerals_stays_text(world: Batches, coded: tuple[ServedModel, Any]) -> None:
+    frame = numerals()
+    report = world.score(coded[0], frame, form="csv", keep=["t1"])
+    wanted = january(frame)
+
+    assert np.array_equal(read(report)["probability"], coded[1].predict_proba(features(wanted))[:, 1])
+    assert read(report)["t1"].tolist() == wanted["t1"].tolist()
+
+
+def test_numbers_where_the_model_knows_text_are_refused(world: Batches, coded: tuple[ServedModel, Any]) -> None:
+    frame = numerals()
+    frame["t1"] = frame["t1"].astype(int)
+    with pytest.raises(DataReadError, match=r"'t1' is int64 and was text") as caught:
+        world.score(coded[0], frame)
+    assert "The model knows none of these values" in str(caught.value)
+
+
+def test_a_text_column_without_any_value_is_missing_text(world: Batches, coded: tuple[ServedModel, Any]) -> None:
+    frame = numerals()
+    frame["t1"] = None
+    report = world.score(coded[0], frame)
+    table = pa.table({**{name: frame[name] for name in FEATURES}, "t1": pa.nulls(len(frame), pa.string())})
+
+    chances = coded[1].predict_proba(to_frame(table.filter(pa.array(frame["at"] < "2024-02-01"))))[:, 1]
+    assert np.array_equal(read(report)["probability"], chances)
+
+
+def test_a_stray_word_among_numbers_costs_its_own_row_only(world: Batches, coded: tuple[ServedModel, Any]) -> None:
+    frame = numerals()
+    wanted = january(frame)
+    frame["n1"] = frame["n1"].astype(str)
+    frame.loc[3, "n1"] = "none"
+    report = world.score(coded[0], frame, form="csv")
+
+    assert (report.quarantined_count, report.scored_count) == (1, len(wanted) - 1)
+    kept = wanted.drop(index=3)
+    assert np.array_equal(read(report)["probability"], coded[1].predict_proba(features(kept))[:, 1])
+
+
 def test_csv_and_chunks_of_any_size_give_the_same_predictions(world: Batches, champion: ServedModel) -> None:
     frame = rows(400)
     small = world.score(champion, frame, chunk_rows=7)

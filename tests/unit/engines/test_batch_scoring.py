@@ -421,6 +421,32 @@ def test_no_row_beyond_the_allowed_share_is_looked_at(tmp_path: Path) -> None:
     assert isinstance(TooManyRefused("x"), DataReadError)
 
 
+@pytest.mark.parametrize(("refused", "fits"), [(29, True), (30, False)])
+def test_the_allowed_share_itself_is_allowed(tmp_path: Path, refused: int, fits: bool) -> None:
+    table = pa.table({"x": range(100)})
+    one = scorer(tmp_path, Picky(set(range(refused))), count=100, share=0.29)  # 0.29 * 100 is less than 29
+
+    if fits:
+        one.score([table], table.schema)
+        assert (one.tally.scored, one.tally.quarantined) == (71, 29)
+        return
+    with pytest.raises(TooManyRefused, match="30 of 100 rows cannot be scored, more than the 29 %"):
+        one.score([table], table.schema)
+    one.close()
+
+
+def test_an_id_that_is_nan_is_no_id(tmp_path: Path) -> None:
+    table = pa.table({"x": [0, 1, 2, 3], "id": pa.array([7.0, float("nan"), None, 8.0])})
+    one = scorer(tmp_path, Picky(set()), count=4)
+    one.layout = Layout(copied=("id",), ids=("id",), model_name="m", run_key="r", window=None)
+    published, aside = one.score([table], table.schema)
+
+    assert parquet.read_table(published)["id"].to_pylist() == [7.0, 8.0]
+    assert aside is not None
+    assert parquet.read_table(aside)["x"].to_pylist() == [1, 2]
+    assert one.tally.shown() == {"the id column 'id' is null": 2}
+
+
 # --- Publishing ---------------------------------------------------------------------------------------------------
 
 

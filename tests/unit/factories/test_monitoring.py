@@ -34,7 +34,7 @@ def test_drift_is_acted_on_before_labels_are_there() -> None:
         "act_on_performance": {"plan", "outcomes.evaluate_predictions"},
         "outcomes.labels_complete": {"plan", "outcomes.evaluate_predictions"},
         "outcomes.evaluate_final": {"plan", "outcomes.labels_complete"},
-        "act_on_final": {"outcomes.evaluate_final"},
+        "act_on_final": {"outcomes.evaluate_predictions", "outcomes.evaluate_final"},
     }
 
 
@@ -76,7 +76,7 @@ def test_runs_that_wait_for_labels_hold_up_no_other(monitoring: Any, labels: str
 def test_the_policy_acts_on_what_is_known_of_a_run_whatever_became_of_the_rest() -> None:
     dag = monitoring_dag(spec())
 
-    for name in ("act_on_drift", "act_on_performance"):
+    for name in ("act_on_drift", "act_on_performance", "act_on_final"):
         assert dag.get_task(name).trigger_rule == "all_done"
 
 

@@ -161,7 +161,10 @@ def told(record: Record, **place: Any) -> Notice:
             id="drift",
         ),
         pytest.param(
-            broken(), "drift", ("drift",), ["Broken data", "The column temp is gone", "Mend the feed, then clear the snapshot task"],
+            broken(),
+            "drift",
+            ("drift",),
+            ["Broken data", "The column temp is gone", "Mend the feed, then clear the snapshot task"],
             id="broken data",
         ),
         pytest.param(

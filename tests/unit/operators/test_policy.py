@@ -147,6 +147,10 @@ def planned(window: Window, scoring_run_id: str = "r") -> dict[str, Any]:
     return {"window": window.model_dump(mode="json"), "monitored": {"scoring_run_id": scoring_run_id}}
 
 
+def first(window: Window, state: str = "provisional") -> dict[str, Any]:
+    return {"window": window.model_dump(mode="json"), "state": state}
+
+
 def report(window: Window) -> dict[str, Any]:
     return {"window": window.model_dump(mode="json")}
 
@@ -176,6 +180,9 @@ def test_an_event_goes_out_though_a_window_has_no_report(execute: Any) -> None:
         pytest.param(
             {"performance": [], "planned": [planned(JULY, "")]}, AirflowSkipException, "scored", id="unscored"
         ),
+        pytest.param({"performance": [], "planned": [first(JULY, "final")]}, AirflowSkipException, "final", id="final"),
+        pytest.param({"performance": [], "planned": [first(JULY)]}, AirflowFailException, "1 of 1", id="provisional"),
+        pytest.param({"performance": [], "planned": [None]}, AirflowSkipException, "no performance", id="no figures"),
     ],
 )
 def test_without_any_report_nothing_is_decided(execute: Any, given: Any, raises: Any, says: str) -> None:

@@ -192,4 +192,5 @@ def test_it_waits_as_long_as_labels_take_unless_told_otherwise(watched: Watched)
     sensor = LabelCoverageSensor(task_id="t", monitored={}, labels=watched.labels(poll_seconds=60))
 
     assert (sensor.mode, sensor.poke_interval, sensor.timeout) == ("reschedule", 60, 366 * 24 * 3600)
-    assert {"monitored", "labels", "label_column", "entity", "report", "mlflow_conn_id", "as_of"} == set(sensor.template_fields)
+    given = {"monitored", "labels", "label_column", "entity", "report", "mlflow_conn_id", "as_of"}
+    assert given == set(sensor.template_fields)
