@@ -374,7 +374,7 @@ def write_model(folder: Path, frame: Frame, case: BadInput | None = None) -> Pat
         shutil.copy(templates / name, folder / name)
     small = (
         ("uri: ../lake/flights          # a folder with one Parquet file a month", "uri: rows.parquet"),
-        ("window: {length: 2 months, gap: 0 days}", "window: {length: 7 days}"),
+        ("window: {length: 6 months, gap: 0 days}", "window: {length: 7 days}"),
         ("metrics: [roc_auc, log_loss]", "metrics: [roc_auc]"),
         ("max_iter: 100", "max_iter: 10"),
         ("bootstrap_draws: 10000", "bootstrap_draws: 200"),
