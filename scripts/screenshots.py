@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from airflow_mlops.cli.demo.airflow_api import AirflowAPI
+from airflow_mlops.cli.demo.months import MONITOR
 from airflow_mlops.cli.demo.services import Services, free_port
 from airflow_mlops.cli.demo.story import MODEL, TRAIN
 from airflow_mlops.cli.demo.verb import AIRFLOW_PORT, MLFLOW_PORT
@@ -145,6 +146,30 @@ def shots(airflow: str, mlflow: str, runs: Runs, records: Mapping[str, Mapping[s
     return made
 
 
+def watch_shots(airflow: str, mlflow: str, runs: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]) -> list[Shot]:
+    """Return the pictures of the newest run that asked for a retrain, and the newest pictures over windows.
+
+    :param runs: monitoring run ids, oldest first, each with the records of its drift task and its decision.
+    """
+    made: list[Shot] = []
+    for run_id, records in reversed(runs):
+        if records.get("act_on_drift", {}).get("action") == "retrain":
+            run = airflow_page(airflow, "dags", MONITOR, "runs", run_id)
+            log = airflow_page(run, "tasks", "act_on_drift")
+            made += [
+                Shot(name="monitor-graph", url=run, needs="act_on_drift", view="graph", clip=640),
+                Shot(name="retrain-log", url=log, needs="asked for", until="Post Execute", height=TALL),
+                *_mlflow_run(mlflow, "drift-page", records.get("detect_drift", {}), report="report_uri"),
+            ]
+            break
+    newest = next((records["decision"] for _, records in reversed(runs) if records.get("decision")), {})
+    if pictures := newest.get("pictures_uri"):
+        for name, file in (("drift-windows", "drift_share.png"), ("performance-windows", "performance.png")):
+            shown = {**newest, "pictures_uri": f"{pictures}/{file}"}
+            made += _mlflow_run(mlflow, name, shown, report="pictures_uri")
+    return made
+
+
 def _mlflow_run(
     mlflow: str, name: str, record: Mapping[str, Any], report: str = "decision_uri", scroll_to: str | None = None
 ) -> Iterator[Shot]:
@@ -258,6 +283,7 @@ def main(argv: list[str] | None = None) -> int:
         api = stack.enter_context(AirflowAPI(airflow, user, password))
         records = _records(api, mlflow)
         wanted = shots(airflow, mlflow, choose(list(records.items())), records)
+        wanted += watch_shots(airflow, mlflow, list(_watched(api, mlflow).items()))
         wanted = [shot for shot in wanted if not args.only or shot.name in args.only]
         args.out.mkdir(parents=True, exist_ok=True)
         failed = _take(wanted, browser, (airflow, user, password), args.out)
@@ -278,6 +304,25 @@ def _records(api: AirflowAPI, mlflow: str) -> dict[str, dict[str, dict[str, Any]
             for record in found[run_id].values():
                 if mlflow_run := record.get("run_id"):
                     record["experiment_id"] = client.get_run(mlflow_run).info.experiment_id
+    return found
+
+
+def _watched(api: AirflowAPI, mlflow: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return every monitoring run's first drift report, its decision on drift, and its last decision."""
+    from airflow_mlops.engines.tracking import TrackingServer, connected
+
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    with connected(TrackingServer(tracking_uri=mlflow)) as client:
+        for run in api.runs(MONITOR):
+            run_id = str(run["dag_run_id"])
+            records = {
+                "detect_drift": api.xcom(MONITOR, run_id, "inputs.detect_drift", map_index=0),
+                "act_on_drift": api.xcom(MONITOR, run_id, "act_on_drift"),
+                "decision": api.xcom(MONITOR, run_id, "act_on_performance"),
+            }
+            found[run_id] = {name: dict(record) for name, record in records.items() if isinstance(record, Mapping)}
+            for record in found[run_id].values():
+                record["experiment_id"] = client.get_run(record["run_id"]).info.experiment_id
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.screenshots import MOST_BYTES, Runs, airflow_page, choose, find_browser, main, shots, smaller
+from scripts.screenshots import MOST_BYTES, Runs, airflow_page, choose, find_browser, main, shots, smaller, watch_shots
 from tests.support.pages import ROOT
 
 FIRST = {"gate": {"verdict": "first_model"}, "promote": {"outcome": "promoted"}, "register": {"version": 1}}
@@ -51,6 +51,25 @@ def test_a_demo_without_runs_has_the_pages_that_need_none() -> None:
         "connection-form",
         "connection-extra",
     ]
+
+
+def test_the_run_that_asked_for_a_retrain_and_the_newest_pictures_are_shown() -> None:
+    asked = {
+        "detect_drift": {"report_uri": "runs:/abc/drift.html", "experiment_id": "1"},
+        "act_on_drift": {"action": "retrain"},
+        "decision": {"pictures_uri": "runs:/old/pictures", "experiment_id": "1"},
+    }
+    quiet = {
+        "act_on_drift": {"action": "none"},
+        "decision": {"pictures_uri": "runs:/new/pictures", "experiment_id": "1"},
+    }
+
+    made = {one.name: one.url for one in watch_shots("http://a", "http://m", [("x+1", asked), ("y", quiet)])}
+
+    assert made["retrain-log"] == "http://a/dags/monitor_flights/runs/x%2B1/tasks/act_on_drift"
+    assert made["drift-page"] == "http://m/#/experiments/1/runs/abc/artifacts/drift.html"
+    assert made["drift-windows"] == "http://m/#/experiments/1/runs/new/artifacts/pictures/drift_share.png"
+    assert watch_shots("http://a", "http://m", []) == []
 
 
 def test_run_ids_are_quoted_whole() -> None:
