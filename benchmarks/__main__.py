@@ -2,161 +2,51 @@
 
 Each entry is ``{name, ours, peer, ratio, bound, unit}``; ``ratio`` is ours over peer and should be at most ``bound``.
 Absolute numbers belong to the machine, ratios travel. Both sides' results are compared before a time counts.
+
+``python -m benchmarks drift`` runs one part, or several, and replaces only their entries. A part is a module of this
+package with a function ``measure()`` that returns entries; it raises where a result is wrong, and prints what could
+not be run.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from time import process_time
 from typing import Any
 
-import numpy as np
-
 RESULTS = Path(__file__).with_name("results.json")
+#: Part to the beginnings of its entries' names.
+PARTS = {"training": ("gate-", "training-"), "drift": ("drift",), "scoring": ("scoring",)}
 
 
-def entry(name: str, ours: float, peer: float, bound: float, unit: str) -> dict[str, Any]:
-    """Return one line of the results."""
-    return {
-        "name": name,
-        "ours": round(ours, 4),
-        "peer": round(peer, 4),
-        "ratio": round(ours / peer, 4),
-        "bound": bound,
-        "unit": unit,
-    }
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Return CPU seconds and the result."""
-    begin = process_time()
-    result = work()
-    return process_time() - begin, result
-
-
-def bootstrap_auc(rows: int = 28_000, draws: int = 300) -> dict[str, Any]:
-    """Resample the AUC of one model: our sampler against scikit-learn once a draw, on the same draws."""
-    from sklearn.metrics import roc_auc_score
-
-    from airflow_mlops.engines.bootstrap import group_generator, resampled
-    from airflow_mlops.engines.samplers import auc_sampler
-
-    generator = np.random.default_rng(0)
-    truth = generator.random(rows) < 0.25
-    scores = np.round(generator.normal(size=rows) + truth, 3)
-
-    def ours() -> np.ndarray:
-        sample = auc_sampler(truth, scores)
-        return np.concatenate([sample(weights) for weights in resampled(rows, draws, group_generator(7, "all"))])
-
-    def peer() -> np.ndarray:
-        return np.array(
-            [
-                roc_auc_score(truth, scores, sample_weight=weights)
-                for chunk in resampled(rows, draws, group_generator(7, "all"))
-                for weights in chunk
-            ]
-        )
-
-    fast, ours_values = timed(ours)
-    slow, peer_values = timed(peer)
-    np.testing.assert_allclose(ours_values, peer_values, atol=1e-9)
-    return entry(f"gate-bootstrap-auc-{rows}x{draws}", fast, slow, 0.5, "CPU seconds")
-
-
-@contextmanager
-def counted() -> Iterator[list[str]]:
-    """Count this process's HTTP requests."""
-    import requests
-
-    seen: list[str] = []
-    send = requests.Session.send
-
-    def counting(self: requests.Session, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
-        seen.append(f"{request.method} {request.url}")
-        return send(self, request, **settings)
-
-    requests.Session.send = counting  # type: ignore[method-assign]  # put back below
-    try:
-        yield seen
-    finally:
-        requests.Session.send = send  # type: ignore[method-assign]  # as it was
-
-
-def training_requests(metrics: int = 50, parameters: int = 20) -> dict[str, Any]:
-    """Log one training with its metrics and parameters: the train step against MLflow's calls one by one."""
-    import mlflow
-    import pandas as pd
-    from sklearn.linear_model import LogisticRegression
-
-    from airflow_mlops import Access, TrackingServer
-    from airflow_mlops.steps.base import RunInfo, StepRequest, perform
-    from tests.support.mlflow_server import mlflow_server
-
-    with tempfile.TemporaryDirectory() as name, mlflow_server(Path(name) / "mlflow") as server:
-        folder = Path(name)
-        generator = np.random.default_rng(0)
-        frame = pd.DataFrame(generator.normal(size=(500, 3)), columns=["a", "b", "c"])
-        frame["y"] = (frame["a"] + generator.normal(size=500) > 0).astype(int)
-        frame.to_parquet(folder / "rows.parquet")
-        (folder / "team.py").write_text(
-            "from airflow_mlops import TrainingResult\n"
-            "def train(data, target, *, weights, parameters, seed):\n"
-            "    from sklearn.linear_model import LogisticRegression\n"
-            "    metrics = {f'm{i}': float(i) for i in range(parameters['metrics'])}\n"
-            "    return TrainingResult(model=LogisticRegression().fit(data, target), metrics=metrics)\n"
-        )
-        access = Access(server=TrackingServer(tracking_uri=server.uri))
-        run = RunInfo(key="bench", name="bench", experiment="bench")
-        data = {"uri": str(folder / "rows.parquet")}
-        snapshot = perform(StepRequest(step="snapshot", key="bench/s", run=run, payload={"data": data}), access)
-        train = {
-            "function": "team:train",
-            "serialization": "cloudpickle",
-            "target": "y",
-            "window": {"length": "1 month"},
-            "parameters": {"metrics": metrics, **{f"p{i}": i for i in range(parameters)}},
-        }
-        payload = {
-            "dataset": snapshot.to_xcom(),
-            "train": train,
-            "code_path": str(folder),
-            "data": data,
-            "task": "binary",
-            "model_name": "bench",
-        }
-        with counted() as ours:
-            record = perform(StepRequest(step="train", key="bench/t", run=run, payload=payload), access)
-        mlflow.set_tracking_uri(server.uri)
-        mlflow.set_experiment("naive")
-        with counted() as naive, mlflow.start_run():
-            for number in range(parameters):
-                mlflow.log_param(f"p{number}", number)
-            for number in range(metrics):
-                mlflow.log_metric(f"m{number}", float(number))
-            model = LogisticRegression().fit(frame[["a", "b", "c"]], frame["y"])
-            mlflow.sklearn.log_model(model, name="model", serialization_format="cloudpickle", pip_requirements=[])
-        assert record.to_xcom()["metric_count"] == metrics
-        return entry(f"training-requests-{metrics}-metrics", len(ours), len(naive), 0.5, "HTTP requests")
-
-
-def main() -> int:
-    """Run every benchmark; 1 where a ratio is over its bound."""
-    results = []
-    for benchmark in (bootstrap_auc, training_requests):
-        results.append(benchmark())
-        print(results[-1])
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    late = [result["name"] for result in results if result["ratio"] > result["bound"]]
-    if late:
-        print(f"Over its bound: {', '.join(late)}", file=sys.stderr)
-    return 1 if late else 0
+def main(asked: list[str]) -> int:
+    """Run the parts; 1 where one failed or a ratio is over its bound, 2 where a part is not known."""
+    there = [part for part in PARTS if find_spec(f"benchmarks.{part}") is not None]
+    unknown = [part for part in asked if part not in there]
+    if unknown:
+        print(f"There is no part {', '.join(unknown)}; there are {', '.join(there)}.", file=sys.stderr)
+        return 2
+    results: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    wrong = []
+    for part in asked or there:
+        try:
+            found = import_module(f"benchmarks.{part}").measure()
+        except Exception as exc:  # noqa: BLE001  # the other parts still count
+            print(f"FAILED: the part {part}: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
+            wrong.append(part)
+            continue
+        for one in found:
+            print(one, flush=True)
+        results = [one for one in results if not one["name"].startswith(PARTS[part])] + found
+        wrong += [one["name"] for one in found if one["ratio"] > one["bound"]]
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if wrong:
+        print(f"Over its bound, or failed: {', '.join(wrong)}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """A window's profile, counted on its reference's cells in one streamed pass over its files.
 
-Memory does not grow with rows: a piece of some ten thousand rows is decoded, counted column by column, and forgotten.
+Memory does not grow with rows: a piece of some ten thousand values is decoded, counted, and forgotten.
 What reads the rows (:mod:`~airflow_mlops.engines.batch_rows`), what counts them
 (:mod:`~airflow_mlops.engines.window_profile_counters`) and what is concluded from the counts
 (:mod:`airflow_mlops.core.drift`) are kept apart; :mod:`~airflow_mlops.engines.window_profile_sql` counts the same
@@ -14,17 +14,28 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.drift_counts import check_profile
-from airflow_mlops.engines.batch_rows import read_chunks
+from airflow_mlops.engines.listing import partition_values
 from airflow_mlops.engines.profile import SAMPLE_ROWS, profile_of
 from airflow_mlops.engines.window_profile_counters import Counter, counter_for
 from airflow_mlops.engines.window_profile_grid import GridFinder
+from airflow_mlops.errors import DataChangedError, DataReadError
 
 if TYPE_CHECKING:
+    from pyarrow import parquet
+
     from airflow_mlops.engines.checked_files import CheckedFile
     from airflow_mlops.engines.manifests import Manifest
 
-#: Values held at once, over all columns: 20 MB of floats.
+#: Values held at once where all columns are read side by side: 20 MB of floats.
 PIECE_VALUES = 5 << 19
+#: Rows held at once of a column that is read by itself.
+PIECE_ROWS = 262_144
+#: Row groups are read together up to this many rows.
+BUNCH_ROWS = 1_000_000
+#: Where row groups are larger than this, a column chunk is read through a buffer instead of whole.
+CHUNK_BYTES = 64 << 20
+BUFFER_BYTES = 1 << 20
+_TEXT = ("string", "large_string")
 
 
 def window_profile(
@@ -83,6 +94,8 @@ def reference_profile(
     :param exclude: columns to leave out: identifiers, personal data.
     :raises DataReadError: a file cannot be read, or holds other rows than the snapshot counted.
     """
+    from airflow_mlops.engines.batch_rows import read_chunks
+
     manifest, all_files = _first(files())
     types = dict(manifest.columns) if manifest is not None else {}
     asked = [name for name in (types if columns is None else dict.fromkeys(columns)) if name in types]
@@ -99,10 +112,6 @@ def reference_profile(
     return profile_of(rows, counters, excluded=[name for name in asked if name not in names], manifest=manifest)
 
 
-def _piece_rows(names: Collection[str]) -> int:
-    return max(1_024, PIECE_VALUES // len(names))
-
-
 def _first(files: Iterable[CheckedFile]) -> tuple[Manifest | None, Iterator[CheckedFile]]:
     """Return the manifest that the first file names, and all files."""
     waiting = iter(files)
@@ -112,13 +121,93 @@ def _first(files: Iterable[CheckedFile]) -> tuple[Manifest | None, Iterator[Chec
 
 
 def _count(files: Iterator[CheckedFile], manifest: Manifest | None, counters: Mapping[str, Counter]) -> int:
-    if manifest is None:
-        return 0
+    rows = 0
+    for file in files:
+        if manifest is not None and _column_wise(file, counters):
+            _count_columns(file, counters)
+            rows += file.entry.row_count
+        elif manifest is not None:
+            rows += _count_rows(file, manifest, counters)
+    return rows
+
+
+def _column_wise(file: CheckedFile, counters: Mapping[str, Counter]) -> bool:
+    """Say whether a file's columns can be read one after the other: all of its rows count, and no name is a path."""
+    folders = partition_values(file.entry.path)
+    return file.format == "parquet" and not file.cut and not any("." in name or name in folders for name in counters)
+
+
+def _count_columns(file: CheckedFile, counters: Mapping[str, Counter]) -> None:
+    """Count a Parquet file some row groups at a time, and of them one column at a time.
+
+    A column's piece is then still in the processor's cache when it is counted, and its memory serves the next one:
+    a tenth less time, and half the memory, of reading all columns side by side.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        metadata = parquet.read_metadata(file.path)
+        schema = metadata.schema.to_arrow_schema()
+        names = set(schema.names)
+        # Text is counted by its codes.
+        text = [name for name in counters if name in names and str(schema.field(name).type) in _TEXT]
+        if metadata.num_rows != file.entry.row_count:
+            raise DataChangedError(
+                f"{file.name} has {metadata.num_rows} rows where the snapshot counted {file.entry.row_count}. Clear "
+                f"the snapshot task to take a new version."
+            )
+        buffer = 0 if _largest_chunk(metadata) <= CHUNK_BYTES else BUFFER_BYTES
+        with parquet.ParquetFile(
+            file.path, metadata=metadata, read_dictionary=text, pre_buffer=False, buffer_size=buffer
+        ) as source:
+            for groups in _bunches(metadata):
+                for name, counter in counters.items():
+                    if name in names:
+                        for piece in source.iter_batches(PIECE_ROWS, groups, columns=[name], use_threads=False):
+                            counter.add(piece.column(0))
+    except (pyarrow.ArrowException, OSError) as exc:
+        # The reader's own words may quote a row, so only their kind is passed on.
+        raise DataReadError(
+            f"{file.name} is not a readable Parquet file ({type(exc).__name__}). It may be cut off or of another "
+            f"format; deliver it again, or correct data.format."
+        ) from exc
+    for name, counter in counters.items():
+        if name not in names:
+            counter.add_missing(file.entry.row_count)
+
+
+def _largest_chunk(metadata: parquet.FileMetaData) -> int:
+    """Return the bytes of the largest row group; a column's chunk in it is no larger."""
+    return max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)
+
+
+def _bunches(metadata: parquet.FileMetaData) -> Iterator[list[int]]:
+    """Yield the row groups, so many at a time that starting to read them costs little."""
+    bunch: list[int] = []
+    rows = 0
+    for group in range(metadata.num_row_groups):
+        bunch.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= BUNCH_ROWS:
+            yield bunch
+            bunch, rows = [], 0
+    if bunch:
+        yield bunch
+
+
+def _count_rows(file: CheckedFile, manifest: Manifest, counters: Mapping[str, Counter]) -> int:
+    from airflow_mlops.engines.batch_rows import read_chunks
+
     # Without a column to count the rows still are: any one is read, and the reader checks their number.
     names = list(counters) or [manifest.columns[0][0]]
     rows = 0
-    for piece in read_chunks(files, manifest, names, _piece_rows(names)):
+    for piece in read_chunks([file], manifest, names, _piece_rows(names)):
         rows += piece.num_rows
         for name, counter in counters.items():
             counter.add(piece[name].chunk(0))
     return rows
+
+
+def _piece_rows(names: Collection[str]) -> int:
+    return max(1_024, PIECE_VALUES // len(names))

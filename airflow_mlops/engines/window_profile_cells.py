@@ -18,7 +18,7 @@ from airflow_mlops.core.drift_counts import BUCKETS
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Numbers handled at once: what several passes over them need stays in the processor's cache.
-AT_ONCE = 32_768
+AT_ONCE = 65_536
 #: Leading bits of a float that choose a cell of the look-up table: sign, exponent, ten of the fraction.
 _KEY_SHIFT = 42
 

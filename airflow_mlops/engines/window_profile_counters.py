@@ -25,6 +25,8 @@ LISTED_LETTERS = 250_000
 IDENTIFIER_VALUES = 1_000
 #: Most different values of a column that are told apart while counting; of later ones only the rows are counted.
 DISTINCT_VALUES = 200_000
+#: Words that wait to be joined, at most.
+WAITING_WORDS = 200_000
 
 
 class Counter(Protocol):
@@ -80,7 +82,7 @@ class MissingCounter:
         """Count a piece."""
         self.nulls += values.null_count
         if str(values.type) in ("float", "double"):
-            self.nulls += int(np.isnan(values.drop_null().to_numpy(zero_copy_only=False)).sum())
+            self.nulls += int(np.isnan(present(values)).sum())
 
     def add_missing(self, rows: int) -> None:
         """Count rows of a file that lacks the column."""
@@ -201,6 +203,8 @@ class CategoryCounter:
         self._limit = DISTINCT_VALUES + len(self._tally)
         self._nulls = self._late = 0
         self._words: pyarrow.Array | None = None
+        self._parts: list[tuple[pyarrow.Array, Array]] = []
+        self._waiting = 0
         self._pending: Array = np.zeros(0, dtype=np.int64)
 
     def add(self, values: pyarrow.Array) -> None:
@@ -227,15 +231,28 @@ class CategoryCounter:
         if self._words is not None and words.equals(self._words):
             self._pending = self._pending + counts
         else:
-            self._flush()
+            self._put_aside()
             self._words, self._pending = words, counts
 
+    def _put_aside(self) -> None:
+        """Keep what was counted by one dictionary until there is enough to look at."""
+        if self._words is not None:
+            if self._parts and self._parts[0][0].type != self._words.type:
+                self._flush()
+            self._parts.append((self._words, self._pending))
+            self._waiting += len(self._words)
+        self._words = None
+        if self._waiting > WAITING_WORDS:
+            self._flush()
+
     def _flush(self) -> None:
-        words, self._words = self._words, None
-        if words is not None:
-            for word, count in zip(words.to_pylist(), self._pending.tolist(), strict=True):
-                if count:
-                    self._tell(word, count)
+        parts, self._parts, self._waiting = self._parts, [], 0
+        if not parts:
+            return
+        words, counts = parts[0] if len(parts) == 1 else _together(parts)
+        for word, count in zip(words.to_pylist(), counts.tolist(), strict=True):
+            if count:
+                self._tell(word, count)
 
     def _tell(self, word: str, count: int) -> None:
         if word in self._tally:
@@ -251,6 +268,7 @@ class CategoryCounter:
 
     def entry(self, rows: int) -> dict[str, Any]:
         """Return the categorical entry; ``profile.build_profile`` says what it holds."""
+        self._put_aside()
         self._flush()
         distinct = sum(1 for count in self._tally.values() if count)
         withheld = self.listed is None or (distinct > IDENTIFIER_VALUES and distinct * 2 > rows)
@@ -267,6 +285,23 @@ class CategoryCounter:
             "distinct_count": distinct,
             "values_withheld": withheld,
         }
+
+
+def _together(parts: Sequence[tuple[pyarrow.Array, Array]]) -> tuple[pyarrow.Array, Array]:
+    """Join the counts of several dictionaries: many row groups list the same words, each in an order of its own."""
+    import pyarrow
+
+    coded = []
+    for words, _ in parts:
+        codes = pyarrow.py_buffer(np.arange(len(words), dtype=np.int32))
+        indices = pyarrow.Array.from_buffers(pyarrow.int32(), len(words), [None, codes])
+        coded.append(pyarrow.DictionaryArray.from_arrays(indices, words))
+    unified = pyarrow.chunked_array(coded).unify_dictionaries()
+    words = unified.chunk(unified.num_chunks - 1).dictionary
+    counts: Array = np.zeros(len(words), dtype=np.int64)
+    for chunk, (_, some) in zip(unified.chunks, parts, strict=True):
+        np.add.at(counts, present(chunk.indices), some)
+    return words, counts
 
 
 def most_frequent(tally: Mapping[str, int], but: Collection[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -30,7 +31,7 @@ from airflow_mlops.engines.tables import take_manifest
 from airflow_mlops.engines.window_profile import reference_profile, window_profile
 from airflow_mlops.engines.window_profile_cells import EdgeCells, EqualCells, scale_of
 from airflow_mlops.engines.window_profile_sql import table_profile
-from airflow_mlops.errors import DataReadError, InvalidSpecError
+from airflow_mlops.errors import DataChangedError, DataReadError, InvalidSpecError
 from airflow_mlops.spec.data import DataSpec
 from airflow_mlops.spec.monitoring import DriftMethodSpec, DriftSpec
 
@@ -275,14 +276,27 @@ def test_a_reference_that_is_none_is_refused(reference: Profile) -> None:
 def test_small_pieces_count_the_same(
     tmp_path: Path, reference: Profile, profiled: Callable[..., Profile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = written(tmp_path / "d", a=rows_of(0), b=rows_of(1))
-    whole = profiled(folder, reference)
-    monkeypatch.setattr(module, "PIECE_VALUES", 1)
-    pieces = profiled(folder, reference)
+    folder = written(tmp_path / "d", a=rows_of(0), b=rows_of(1, days=62))
+    for window in (None, MARCH):  # one column after the other, and side by side where rows are cut away
+        whole = profiled(folder, reference, window)
+        with monkeypatch.context() as small:
+            small.setattr(module, "PIECE_VALUES", 1)
+            small.setattr(module, "PIECE_ROWS", 777)
+            small.setattr(module, "BUNCH_ROWS", 1)
+            pieces = profiled(folder, reference, window)
 
-    for column in (*whole["columns"].values(), *pieces["columns"].values()):
-        column.pop("mean", None)
-    assert pieces == whole
+        for column in (*whole["columns"].values(), *pieces["columns"].values()):
+            column.pop("mean", None)
+        assert pieces == whole
+
+
+def test_a_file_with_other_rows_than_the_snapshot_counted(tmp_path: Path, reference: Profile) -> None:
+    manifest = take_manifest(DataSpec(uri=str(written(tmp_path / "d", a=rows_of(0, 500))), format="parquet"))
+    good = next(iter(checked_files(manifest, tmp_path)))
+    other = good.entry.model_copy(update={"row_count": 501, "total_rows": 501})
+
+    with pytest.raises(DataChangedError, match=r"a\.parquet has 500 rows where the snapshot counted 501"):
+        window_profile([dataclasses.replace(good, entry=other)], reference)
 
 
 def test_a_reference_from_files_is_that_of_the_table(tmp_path: Path, reference: Profile) -> None:
