@@ -18,6 +18,11 @@ FAILED = {
     "training_data.validate": {"verdict": "pass"},
     "evaluation_data.validate": {"verdict": "fail", "report_uri": "runs:/def/contract.html", "experiment_id": "1"},
 }
+ASKED = {
+    "detect_drift": {"report_uri": "runs:/abc/drift.html", "experiment_id": "1"},
+    "act_on_drift": {"action": "retrain"},
+    "decision": {"pictures_uri": "runs:/old/pictures", "experiment_id": "1"},
+}
 WAITING = {"gate": {"verdict": "needs_approval"}, "register": {"version": 3}}
 
 
@@ -54,17 +59,12 @@ def test_a_demo_without_runs_has_the_pages_that_need_none() -> None:
 
 
 def test_the_run_that_asked_for_a_retrain_and_the_newest_pictures_are_shown() -> None:
-    asked = {
-        "detect_drift": {"report_uri": "runs:/abc/drift.html", "experiment_id": "1"},
-        "act_on_drift": {"action": "retrain"},
-        "decision": {"pictures_uri": "runs:/old/pictures", "experiment_id": "1"},
-    }
     quiet = {
         "act_on_drift": {"action": "none"},
         "decision": {"pictures_uri": "runs:/new/pictures", "experiment_id": "1"},
     }
 
-    made = {one.name: one.url for one in watch_shots("http://a", "http://m", [("x+1", asked), ("y", quiet)])}
+    made = {one.name: one.url for one in watch_shots("http://a", "http://m", [("x+1", ASKED), ("y", quiet)])}
 
     assert made["retrain-log"] == "http://a/dags/monitor_flights/runs/x%2B1/tasks/act_on_drift"
     assert made["drift-page"] == "http://m/#/experiments/1/runs/abc/artifacts/drift.html"
@@ -111,7 +111,8 @@ def test_without_a_browser_or_a_demo_it_says_what_to_do(tmp_path: Path, monkeypa
 
 def test_the_pages_show_pictures_that_the_script_takes() -> None:
     records = {"b": HELD, "c": PROMOTED, "d": FAILED, "e": WAITING}
-    taken = {f"{one.name}.png" for one in shots("http://a", "http://m", choose(list(records.items())), records)}
+    made = shots("http://a", "http://m", choose(list(records.items())), records)
+    taken = {f"{one.name}.png" for one in (*made, *watch_shots("http://a", "http://m", [("m", ASKED)]))}
     shown = {
         name
         for page in (ROOT / "docs").rglob("*.md")

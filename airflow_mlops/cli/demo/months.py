@@ -204,7 +204,9 @@ def _auc(figures: Mapping[str, Any] | None) -> str:
 
 
 def _happened(month: Month) -> str:
-    verdict = f"drift {month.drift.get('verdict', 'not judged')}, {month.drift.get('drifted_count', 0)} columns"
+    verdict = (
+        f"verdict {month.drift.get('verdict', 'not judged')}, {month.drift.get('drifted_count', 0)} drifted columns"
+    )
     said = f"scored by version {month.version}, {verdict}"
     if month.retrain:
         promoted = month.retrain.get("promote", {})
