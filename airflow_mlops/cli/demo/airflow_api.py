@@ -177,8 +177,18 @@ class AirflowAPI:
         self._send("POST", "/api/v2/assets/events", json={"asset_id": number, "extra": dict(extra)})
 
     def asset_events(self, dag_id: str) -> list[dict[str, Any]]:
-        """Return the Asset events that runs of the DAG emitted, oldest first; ``extra`` is in each."""
-        found = self._get("/api/v2/assets/events", source_dag_id=dag_id, order_by="timestamp", limit=100)
+        """Return the Asset events that runs of the DAG emitted, oldest first; ``extra`` is in each.
+
+        :raises OutageError: Airflow did not list them within a minute.
+        """
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                found = self._get("/api/v2/assets/events", source_dag_id=dag_id, order_by="timestamp", limit=100)
+                break
+            except OutageError as exc:
+                # Airflow 3.3 answers 500 as long as a run that an event created is queued: it has no start date yet.
+                self._pause(deadline, str(exc).rstrip("."))
         events: list[dict[str, Any]] = found["asset_events"]
         return events
 
