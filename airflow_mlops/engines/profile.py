@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.drift_counts import quantiles
 from airflow_mlops.core.record import Window
-from airflow_mlops.engines.window_profile_counters import Counter
-from airflow_mlops.engines.window_profile_grid import GridFinder
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
     from airflow_mlops.engines.manifests import Manifest
+    from airflow_mlops.engines.window_profile_counters import Counter
 
 SCHEMA = "profile/2"
 #: Rows from which the grid is taken; they are spread evenly over the table, so that sorted data gives no lopsided grid.
@@ -72,6 +71,8 @@ def build_profile(
     :param available: columns of the data that the table was taken from; lets later windows be checked for new ones.
     :param window: the time that the rows cover; lets later windows be checked for their rows per day.
     """
+    from airflow_mlops.engines.window_profile_grid import GridFinder
+
     given, merged = _as_arrow(frame)
     names = [name for name in given.column_names if name not in set(exclude)]
     step = max(1, -(-given.num_rows // SAMPLE_ROWS))

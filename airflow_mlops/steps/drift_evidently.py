@@ -20,7 +20,6 @@ from airflow_mlops.engines.evidently_report import (
     ask_evidently,
     require_evidently,
 )
-from airflow_mlops.engines.evidently_sample import on_grid, rebuilt_sample, showable, shown_categories
 from airflow_mlops.errors import InvalidSpecError, MissingEngineError
 from airflow_mlops.spec.monitoring import DriftMethodSpec, DriftSpec
 
@@ -84,6 +83,8 @@ def look(
     :raises MissingEngineError: the verdict is to be Evidently's, and it is not installed.
     :raises InvalidSpecError: the verdict is to be Evidently's, and it gave none.
     """
+    from airflow_mlops.engines.evidently_sample import showable
+
     decides = spec.engine == "evidently"
     compared = [one.column for one in judgement.columns if one.value is not None]
     names = showable(compared, window.reference, window.current)
@@ -144,6 +145,8 @@ def _without_page(problem: str, decides: bool) -> Looked:
 
 
 def _samples(side: Side, names: Sequence[str], spec: DriftSpec) -> tuple[pyarrow.Table, pyarrow.Table]:
+    from airflow_mlops.engines.evidently_sample import on_grid, rebuilt_sample, shown_categories
+
     now = side.current_sample.select(names)
     rebuilt = side.reference_sample is None
     if side.reference_sample is None:

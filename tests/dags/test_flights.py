@@ -31,7 +31,7 @@ def test_the_loop_runs_to_a_first_champion_and_without_a_scheduler_to_the_same_m
     assert ran.state == "success", ran.tasks
     assert set(ran.tasks.values()) == {"success"}
     plan = ran.record("plan")
-    assert plan["train_window"] == {"start": "2013-01-01T00:00:00Z", "end": "2013-03-01T00:00:00Z"}
+    assert plan["train_window"] == {"start": "2012-09-01T00:00:00Z", "end": "2013-03-01T00:00:00Z"}
     assert ran.record("gate")["verdict"] == "first_model"
     assert ran.record("promote")["outcome"] == "promoted"
     assert ran.record("register")["version"] == 1

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pkgutil import iter_modules
 
 import pytest
+
+from airflow_mlops import steps
 
 HEAVY = (
     "mlflow", "great_expectations", "evidently", "sklearn", "pandas", "numpy", "scipy", "pyarrow", "duckdb", "fsspec",
@@ -33,8 +36,8 @@ SHELLS = (
 )
 
 
-def added_by(statement: str) -> set[str]:
-    code = f"import airflow.sdk, sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
+def added_by(statement: str, base: str = "import airflow.sdk") -> set[str]:
+    code = f"{base}; import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     return set(done.stdout.split())
 
@@ -55,6 +58,12 @@ def test_parsing_the_flights_dags_loads_no_heavy_library() -> None:
 
     assert "airflow_mlops.factories.training" in modules
     assert heavy(modules) == []
+
+
+@pytest.mark.parametrize("module", sorted(module.name for module in iter_modules(steps.__path__)))
+def test_a_step_is_known_where_its_libraries_are_not(module: str) -> None:
+    # With a runtime of its own, the step runs elsewhere; the worker that sends it there loads its module all the same.
+    assert heavy(added_by(f"import {steps.__name__}.{module}", base="pass")) == []
 
 
 @pytest.mark.parametrize(
