@@ -19,7 +19,7 @@ import numpy as np
 from airflow_mlops.core.metrics import Task
 from airflow_mlops.engines.direct_prediction import DirectPrediction, same_answer, unwrapped
 from airflow_mlops.engines.predictions import Array, Outputs, Raw, Truth, ask, read_outputs
-from airflow_mlops.engines.schemas import conform, plain_type, to_frame
+from airflow_mlops.engines.schemas import conform, plain_type, to_frame, with_floats
 from airflow_mlops.errors import ModelRefusedError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Predictor:
             return False
 
     def _frame(self, rows: pyarrow.Table) -> pandas.DataFrame:
-        return declared(to_frame(rows), self._floats)
+        return with_floats(to_frame(rows), self._floats)
 
     def _try_example(self, folder: Path) -> None:
         """Settle the terms by the model's input example, so that they are the same for every window.
@@ -198,16 +198,6 @@ class Predictor:
             return
         if self._ways:
             self._prove(example, raw)
-
-
-def declared(frame: pandas.DataFrame, floats: frozenset[str]) -> pandas.DataFrame:
-    """Return ``frame`` with numbers as floats where the model's signature says so.
-
-    A column that had missing values in training is ``double`` there. A chunk of it without any would arrive as whole
-    numbers, which MLflow refuses: the same row must be scored the same whatever rows stand beside it.
-    """
-    wrong = [name for name in frame.columns if name in floats and frame[name].dtype.kind in "iub"]
-    return frame.astype(dict.fromkeys(wrong, "float64")) if wrong else frame
 
 
 def settle(raw: Raw, task: Task) -> Terms:

@@ -20,7 +20,7 @@ import numpy as np
 from airflow_mlops.core.metrics import Task
 from airflow_mlops.engines.binned_trees import BinnedTrees, binned
 from airflow_mlops.engines.predictions import Array, Raw, ask
-from airflow_mlops.engines.schemas import to_frame
+from airflow_mlops.engines.schemas import to_frame, with_floats
 
 if TYPE_CHECKING:
     import pyarrow
@@ -90,8 +90,7 @@ class DirectPrediction:
                         raise NotDirect(f"the column {name!r} is no number")
                     yield block.places.start + number, values.astype(np.float64, copy=False), None
                 continue
-            wrong = [name for name in frame.columns if name in floats and frame[name].dtype.kind in "iub"]
-            made = block.transformer.transform(frame.astype(dict.fromkeys(wrong, "float64")) if wrong else frame)
+            made = block.transformer.transform(with_floats(frame, floats))
             if not isinstance(made, np.ndarray) or made.dtype != np.float64:
                 raise NotDirect("a transformer gives no plain matrix")
             for number in range(made.shape[1]):

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 KIND = "airflow_mlops.kind"
-MODEL = "airflow_mlops.registered_model"
-WINDOW_START = "airflow_mlops.window_start"
-WINDOW_END = "airflow_mlops.window_end"
 DRIFT = "airflow_mlops.drift_state"
 PERFORMANCE = "airflow_mlops.performance_state"
 #: Followed by what people were told of: the rule's name, and whether the data was broken.
@@ -113,9 +110,9 @@ def window_run(client: MlflowClient, experiment_id: str, name: str, window: Wind
         name=f"{name} {window}",
         tags={
             KIND: MONITORING,
-            MODEL: name,
-            WINDOW_START: start,
-            WINDOW_END: end,
+            runs.REGISTERED_MODEL: name,
+            runs.WINDOW_START: start,
+            runs.WINDOW_END: end,
             "mlflow.note.content": f"What monitoring remembers of {name} on {window}: the newest verdicts, and what "
             f"was done about them. Written by airflow-mlops; the policy reads it.",
         },
@@ -167,9 +164,9 @@ def read_states(
     while True:
         page = client.search_runs(
             [experiment_id],
-            filter_string=f"tags.`{KIND}` = '{MONITORING}' AND tags.`{MODEL}` = '{name}'",
+            filter_string=f"tags.`{KIND}` = '{MONITORING}' AND tags.`{runs.REGISTERED_MODEL}` = '{name}'",
             # ISO times in UTC sort as text.
-            order_by=[f"tags.`{WINDOW_END}` DESC", f"tags.`{WINDOW_START}` DESC"],
+            order_by=[f"tags.`{runs.WINDOW_END}` DESC", f"tags.`{runs.WINDOW_START}` DESC"],
             max_results=_PAGE,
             page_token=token,
         )
@@ -189,7 +186,9 @@ def read_states(
 
 def _window(run: Run) -> Window | None:
     try:
-        return Window.model_validate({"start": run.data.tags.get(WINDOW_START), "end": run.data.tags.get(WINDOW_END)})
+        return Window.model_validate(
+            {"start": run.data.tags.get(runs.WINDOW_START), "end": run.data.tags.get(runs.WINDOW_END)}
+        )
     except ValueError:
         return None
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.core.keys import key_id
 from airflow_mlops.core.policy import Request
 from airflow_mlops.engines import runs
-from airflow_mlops.engines.monitoring_state import KIND, MODEL
+from airflow_mlops.engines.monitoring_state import KIND
 from airflow_mlops.engines.training_runs import answering_run, end_of, later_run
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_log(client: MlflowClient, experiment_id: str, name: str) -> Log:
             name=f"{name} requests",
             tags={
                 KIND: REQUESTS,
-                MODEL: name,
+                runs.REGISTERED_MODEL: name,
                 "mlflow.note.content": f"The retrains and rollbacks that monitoring asked for on behalf of {name}. "
                 f"Written by airflow-mlops; do not edit or delete.",
             },

@@ -231,3 +231,13 @@ def _is_time(kind: pyarrow.DataType) -> bool:
 def names_and_types(schema: pyarrow.Schema) -> Iterable[tuple[str, str]]:
     """Return every column's name and the name of its Arrow type."""
     return [(field.name, str(field.type)) for field in schema]
+
+
+def with_floats(frame: pandas.DataFrame, floats: frozenset[str]) -> pandas.DataFrame:
+    """Return ``frame`` with numbers as floats where the model's signature says so.
+
+    A column that had missing values in training is ``double`` there. A chunk of it without any would arrive as whole
+    numbers, which MLflow refuses: the same row must be scored the same whatever rows stand beside it.
+    """
+    wrong = [name for name in frame.columns if name in floats and frame[name].dtype.kind in "iub"]
+    return frame.astype(dict.fromkeys(wrong, "float64")) if wrong else frame

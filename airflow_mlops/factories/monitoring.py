@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_mlops.compat import DAG, Asset, AssetAlias, task_group
 from airflow_mlops.core.drift import check_methods
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.factories.parts import (
+    champion_asset_name,
     check_runtimes,
     manual_schedule,
     notifications,
@@ -62,7 +63,7 @@ def monitoring_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
         "trigger_rule": "all_done",
         "outlets": [
             AssetAlias(name=retrain_asset_name(spec)),
-            AssetAlias(name=f"{spec.registered_model}_{spec.promotion.alias}"),
+            AssetAlias(name=champion_asset_name(spec)),
         ],
         "notifications": notifications(spec),
     }
@@ -203,8 +204,6 @@ def _started_by(spec: ModelSpec) -> str:
 
 
 def _seconds(spec: ModelSpec) -> float:
-    from datetime import UTC, datetime
-
     assert spec.labels is not None  # noqa: S101  # callers have some
     begin = datetime(2001, 1, 1, tzinfo=UTC)
     return (spec.labels.deadline.after(begin) - begin).total_seconds()

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.monitoring_records import MonitoringPlan
 from airflow_mlops.core.record import MAX_RECORD_BYTES
-from airflow_mlops.operators.base import StepOperator
-from airflow_mlops.operators.context import last_complete_interval
-from airflow_mlops.operators.windows import all_windows
+from airflow_mlops.operators.plan_windows import PlanWindowsOperator
 
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
 
 
-class PlanMonitoringOperator(StepOperator[MonitoringPlan]):
+class PlanMonitoringOperator(PlanWindowsOperator[MonitoringPlan]):
     """Settle the windows of a monitoring run and which version scored each.
 
     What it returns is a list of ``{"window": ..., "monitored": ...}``, oldest first, so that tasks and task groups are
@@ -38,50 +36,17 @@ class PlanMonitoringOperator(StepOperator[MonitoringPlan]):
 
     step = "plan_monitoring"
     record_type = MonitoringPlan
-    template_fields: Sequence[str] = (
-        *StepOperator.template_fields,
-        "registered_model",
-        "alias",
-        "scoring_experiment",
-        "window_start",
-        "window_end",
-        "reason",
-    )
+    template_fields: Sequence[str] = (*PlanWindowsOperator.template_fields, "scoring_experiment")
 
-    def __init__(
-        self,
-        *,
-        registered_model: str,
-        alias: str = "champion",
-        scoring_experiment: str | None = None,
-        window_start: str | None = None,
-        window_end: str | None = None,
-        reason: str | None = None,
-        manual_schedule: Mapping[str, str] | None = None,
-        summary: str = "",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, scoring_experiment: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.registered_model = registered_model
-        self.alias = alias
         self.scoring_experiment = scoring_experiment
-        self.window_start = window_start
-        self.window_end = window_end
-        self.reason = reason
-        self.manual_schedule = manual_schedule
-        self.summary = summary
 
     def payload(self, context: Context) -> Mapping[str, Any]:
         """Resolve the windows from the run."""
-        last = last_complete_interval(context, **self.manual_schedule) if self.manual_schedule else None
-        windows, reason = all_windows(context, start=self.window_start, end=self.window_end, last_complete=last)
         return {
-            "windows": [window.model_dump(mode="json") for window in windows],
-            "registered_model": self.registered_model,
-            "alias": self.alias,
+            **super().payload(context),
             "scoring_experiment": self.scoring_experiment or self.experiment or context["ti"].dag_id,
-            "reason": self.reason or reason,
-            "summary": self.summary,
         }
 
     def execute(self, context: Context) -> Any:

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.monitoring_records import ScoringPlan
 from airflow_mlops.links import MLflowRunLink, ModelVersionLink
-from airflow_mlops.operators.base import StepOperator
-from airflow_mlops.operators.context import last_complete_interval
-from airflow_mlops.operators.windows import all_windows
+from airflow_mlops.operators.plan_windows import PlanWindowsOperator
 
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
 
 
-class PlanScoringOperator(StepOperator[ScoringPlan]):
+class PlanScoringOperator(PlanWindowsOperator[ScoringPlan]):
     """Settle the windows of a scoring run and which version answers, once for the whole run.
 
     What it returns is the list of windows, oldest first, so that tasks are mapped over ``plan.output``; the
@@ -37,51 +35,15 @@ class PlanScoringOperator(StepOperator[ScoringPlan]):
     step = "plan_scoring"
     record_type = ScoringPlan
     operator_extra_links = (MLflowRunLink(), ModelVersionLink())
-    template_fields: Sequence[str] = (
-        *StepOperator.template_fields,
-        "registered_model",
-        "alias",
-        "other",
-        "window_start",
-        "window_end",
-        "reason",
-    )
+    template_fields: Sequence[str] = (*PlanWindowsOperator.template_fields, "other")
 
-    def __init__(
-        self,
-        *,
-        registered_model: str,
-        alias: str = "champion",
-        other: str | None = None,
-        window_start: str | None = None,
-        window_end: str | None = None,
-        reason: str | None = None,
-        manual_schedule: Mapping[str, str] | None = None,
-        summary: str = "",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, other: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.registered_model = registered_model
-        self.alias = alias
         self.other = other
-        self.window_start = window_start
-        self.window_end = window_end
-        self.reason = reason
-        self.manual_schedule = manual_schedule
-        self.summary = summary
 
     def payload(self, context: Context) -> Mapping[str, Any]:
         """Resolve the windows from the run."""
-        last = last_complete_interval(context, **self.manual_schedule) if self.manual_schedule else None
-        windows, reason = all_windows(context, start=self.window_start, end=self.window_end, last_complete=last)
-        return {
-            "windows": [window.model_dump(mode="json") for window in windows],
-            "registered_model": self.registered_model,
-            "alias": self.alias,
-            "other": self.other or None,
-            "reason": self.reason or reason,
-            "summary": self.summary,
-        }
+        return {**super().payload(context), "other": self.other or None}
 
     def execute(self, context: Context) -> Any:
         """Run the step and return the windows."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.compat import Asset, AssetAlias
 from airflow_mlops.core.monitoring_records import PolicyDecision
 from airflow_mlops.core.record import Record, Window
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.links import MLflowRunLink, ReportLink
+from airflow_mlops.operators.asset_events import aliases, emit
 from airflow_mlops.operators.base import StepOperator
 from airflow_mlops.operators.context import is_backfill
 from airflow_mlops.operators.registry import author
@@ -140,14 +140,12 @@ class ApplyPolicyOperator(StepOperator[PolicyDecision]):
         champion = f"{self.registered_model}_{self.alias}"
         window = record.window.model_dump(mode="json") if record.window else None
         extra: dict[str, Any] = {"model": self.registered_model, "window": window, "reason": record.reason}
-        for outlet in self.outlets:
-            if not isinstance(outlet, AssetAlias):
-                continue
+        for outlet in aliases(self.outlets):
             if record.action == "retrain" and outlet.name != champion:
-                context["outlet_events"][outlet].add(Asset(outlet.name), extra={**extra, "request": record.request})
+                emit(context, outlet, {**extra, "request": record.request})
             elif record.action == "rollback" and outlet.name == champion:
                 moved = {"alias": self.alias, "version": record.champion_version, "entry": record.entry}
-                context["outlet_events"][outlet].add(Asset(outlet.name), extra={**extra, **moved})
+                emit(context, outlet, {**extra, **moved})
 
     def judge(self, record: PolicyDecision) -> None:
         """Fail where planned windows have no report, unless that would hold back an event."""

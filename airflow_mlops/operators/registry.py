@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.compat import Asset, AssetAlias
 from airflow_mlops.core.records import ModelVersionRef, Promotion
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.links import MLflowRunLink, ModelVersionLink, ReportLink
-from airflow_mlops.operators.base import StepOperator, as_bool
-from airflow_mlops.operators.context import is_backfill
+from airflow_mlops.operators.asset_events import aliases, emit, is_silent
+from airflow_mlops.operators.base import StepOperator
 
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
@@ -62,22 +61,18 @@ class _AliasOperator(StepOperator[Promotion]):
         if (stale := self._old_news(record, context)) is not None:
             self.log.info("No Asset event: %s.", stale)
             return
-        if is_backfill(context) and not as_bool(self.emit_in_backfill):
-            self.log.info("No Asset event: this run is a backfill.")
+        if is_silent(context, self.emit_in_backfill):
             return
-        for outlet in self.outlets:
-            if isinstance(outlet, AssetAlias):
-                context["outlet_events"][outlet].add(
-                    Asset(outlet.name),
-                    extra={
-                        "model": record.name,
-                        "alias": record.alias,
-                        "version": record.to_version,
-                        "entry": record.entry,
-                        "reason": record.reason,
-                        "window": record.window.model_dump(mode="json") if record.window else None,
-                    },
-                )
+        for outlet in aliases(self.outlets):
+            extra = {
+                "model": record.name,
+                "alias": record.alias,
+                "version": record.to_version,
+                "entry": record.entry,
+                "reason": record.reason,
+                "window": record.window.model_dump(mode="json") if record.window else None,
+            }
+            emit(context, outlet, extra)
 
     def _old_news(self, record: Promotion, context: Context) -> str | None:
         """Say why nobody must act on the entry: it was overtaken, or another task announced it; None when it is news.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.compat import Asset, AssetAlias
 from airflow_mlops.core.monitoring_records import ScoringReport
 from airflow_mlops.links import MLflowRunLink, ModelVersionLink
-from airflow_mlops.operators.base import StepOperator, as_bool
-from airflow_mlops.operators.context import is_backfill
+from airflow_mlops.operators.asset_events import aliases, emit, is_silent
+from airflow_mlops.operators.base import StepOperator
 
 if TYPE_CHECKING:
     from airflow_mlops.compat import Context
@@ -94,19 +93,15 @@ class BatchScoreOperator(StepOperator[ScoringReport]):
             self.log.warning("%s", note)
         if not self.outlets:
             return
-        if is_backfill(context) and not as_bool(self.emit_in_backfill):
-            self.log.info("No Asset event: this run is a backfill.")
+        if is_silent(context, self.emit_in_backfill):
             return
-        for outlet in self.outlets:
-            if isinstance(outlet, AssetAlias):
-                context["outlet_events"][outlet].add(
-                    Asset(outlet.name),
-                    extra={
-                        "model": record.model.name,
-                        "version": record.model.version,
-                        "entry": record.model.entry,
-                        "window": record.window.model_dump(mode="json") if record.window else None,
-                        "scoring_run_id": record.run_id,
-                        "output_uri": record.output_uri,
-                    },
-                )
+        for outlet in aliases(self.outlets):
+            extra = {
+                "model": record.model.name,
+                "version": record.model.version,
+                "entry": record.model.entry,
+                "window": record.window.model_dump(mode="json") if record.window else None,
+                "scoring_run_id": record.run_id,
+                "output_uri": record.output_uri,
+            }
+            emit(context, outlet, extra)

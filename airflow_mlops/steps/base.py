@@ -188,8 +188,8 @@ def window_tags(window: Window | None) -> dict[str, str]:
     if window is None:
         return {}
     return {
-        "airflow_mlops.window_start": window.start.isoformat(),
-        "airflow_mlops.window_end": window.end.isoformat(),
+        runs.WINDOW_START: window.start.isoformat(),
+        runs.WINDOW_END: window.end.isoformat(),
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.monitoring_records import MAX_COLUMNS, ColumnDrift, DriftReport
+from airflow_mlops.engines import runs
 from airflow_mlops.steps.base import Work, window_tags
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ def log_figures(work: Work, report: DriftReport, columns: Sequence[ColumnDrift],
         "mlflow.note.content": report.sentence,
     }
     if report.model is not None:
-        tags["airflow_mlops.registered_model"] = report.model.name
-        tags["airflow_mlops.model_version"] = str(report.model.version)
+        tags[runs.REGISTERED_MODEL] = report.model.name
+        tags[runs.MODEL_VERSION] = str(report.model.version)
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in figures.items() if value is not None]
     work.client.log_batch(

@@ -391,8 +391,8 @@ class _Evaluation:
 def _about(batch: ScoringReport) -> dict[str, str]:
     return {
         **window_tags(batch.window),
-        "airflow_mlops.registered_model": batch.model.name,
-        "airflow_mlops.model_version": str(batch.model.version),
+        runs.REGISTERED_MODEL: batch.model.name,
+        runs.MODEL_VERSION: str(batch.model.version),
         SCORING_RUN: batch.run_id,
     }
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REGISTERED_MODEL = "airflow_mlops.registered_model"
-MODEL_VERSION = "airflow_mlops.model_version"
 #: Windows that the notes name.
 MAX_NOTES = 5
 
@@ -111,7 +109,7 @@ class PlanMonitoringStep(Step[PlanMonitoringPayload, MonitoringPlan]):
             summary=payload.summary,
             what=f"Watching version {' and '.join(map(str, versions))} of {payload.registered_model}",
             notes=notes,
-            tags={REGISTERED_MODEL: payload.registered_model},
+            tags={runs.REGISTERED_MODEL: payload.registered_model},
         )
         plan = MonitoringPlan(
             windows=tuple(found),
@@ -129,7 +127,7 @@ class PlanMonitoringStep(Step[PlanMonitoringPayload, MonitoringPlan]):
 
 def _scoring_run(client: MlflowClient, experiment_id: str, name: str, window: Window) -> Run | None:
     """Return the run that published the window's predictions last, or None."""
-    wanted = {runs.STEP: "score", REGISTERED_MODEL: name, **window_tags(window)}
+    wanted = {runs.STEP: "score", runs.REGISTERED_MODEL: name, **window_tags(window)}
     found = client.search_runs(
         [experiment_id],
         filter_string=" AND ".join(f"tags.`{tag}` = '{value}'" for tag, value in wanted.items())
@@ -150,7 +148,7 @@ def _scorer(run: Run, name: str, work: Work) -> ServedModel:
         except InvalidSpecError as exc:
             log.warning("The record of scoring run %s cannot be read: %s", run.info.run_id, exc)
     # Written as NAME/NUMBER by some steps, as the number by others.
-    number = run.data.tags.get(MODEL_VERSION, "").rpartition("/")[2]
+    number = run.data.tags.get(runs.MODEL_VERSION, "").rpartition("/")[2]
     model = served_version(work.client, name, int(number)) if number.isdigit() else None
     if model is None:
         raise InvalidSpecError(

@@ -77,8 +77,8 @@ class PlanScoringStep(Step[PlanScoringPayload, ScoringPlan]):
             what=f"Scored by version {self._model.version} of {self._model.name} ({self._model.alias}){beside}",
             notes=notes,
             tags={
-                "airflow_mlops.registered_model": self._model.name,
-                "airflow_mlops.model_version": str(self._model.version),
+                runs.REGISTERED_MODEL: self._model.name,
+                runs.MODEL_VERSION: str(self._model.version),
             },
         )
         plan = ScoringPlan(

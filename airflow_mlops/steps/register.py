@@ -16,7 +16,7 @@ from airflow_mlops.core.records import GateDecision, ModelVersionRef, TrainedMod
 from airflow_mlops.engines import versions
 from airflow_mlops.engines.lineage import RunReader, pointers_of, read_origins
 from airflow_mlops.engines.logged_models import require_registrable
-from airflow_mlops.engines.runs import INPUT_DIGEST, KEY_ID, cut
+from airflow_mlops.engines.runs import INPUT_DIGEST, KEY_ID, MODEL_VERSION, cut
 from airflow_mlops.engines.tracking import artifact_page
 from airflow_mlops.errors import ModelRefusedError
 from airflow_mlops.steps.base import Access, Step, Work
@@ -131,7 +131,7 @@ def _reference(
     payload: RegisterPayload, work: Work, version: ModelVersion, input_digest: str, card_uri: str | None
 ) -> ModelVersionRef:
     decision, model, name = payload.decision, payload.decision.model, payload.registered_model
-    work.client.set_tag(work.run_id, "airflow_mlops.model_version", f"{name}/{version.version}")
+    work.client.set_tag(work.run_id, MODEL_VERSION, f"{name}/{version.version}")
     return ModelVersionRef(
         name=name,
         version=int(version.version),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from airflow_mlops.core.metrics import Task
 from airflow_mlops.core.monitoring_records import ScoringPlan, ScoringReport, ServedModel
 from airflow_mlops.core.records import DatasetVersion, ValidationReport
+from airflow_mlops.engines import runs
 from airflow_mlops.engines.checked_files import checked_files
 from airflow_mlops.engines.environment import describe_environment, versions_of
 from airflow_mlops.engines.flavors import libraries
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Tags of the step's run, by which monitoring finds what scored a window.
-MODEL_NAME = "airflow_mlops.registered_model"
-MODEL_VERSION = "airflow_mlops.model_version"
 #: Distributions whose release may change a prediction or the bytes of the file.
 SCORED_WITH = ("airflow-mlops", "mlflow", "numpy", "scikit-learn", "pyarrow")
 #: Bytes that lists of column names may take in the record.
@@ -384,8 +383,8 @@ def _mark(payload: ScorePayload, work: Work) -> None:
     model = payload.plan.model
     tags = {
         **window_tags(payload.batch.window),
-        MODEL_NAME: model.name,
-        MODEL_VERSION: str(model.version),
+        runs.REGISTERED_MODEL: model.name,
+        runs.MODEL_VERSION: str(model.version),
         "airflow_mlops.dataset_digest": payload.batch.digest,
     }
     work.client.log_batch(work.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
