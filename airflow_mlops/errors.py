@@ -64,6 +64,10 @@ class DataReadError(VerdictError):
     """The data cannot be found, read or understood; the message names the file or folder."""
 
 
+class DataMissingError(DataReadError):
+    """Nothing is there yet, or the path is misspelt: who waits for data goes on waiting."""
+
+
 class LeakageError(VerdictError, ValueError):
     """Rows would serve both training and evaluation."""
 

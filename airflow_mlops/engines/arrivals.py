@@ -15,7 +15,6 @@ carries an older time stamp, unless somebody looked before and after it. S3 stam
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +32,7 @@ from airflow_mlops.engines.files import FileSource
 from airflow_mlops.engines.listing import ListedFile, Listing, list_files
 from airflow_mlops.engines.sources import make_source
 from airflow_mlops.engines.storage import StorageAccess, describe, filesystem, path_in_store, scheme_of, translated
-from airflow_mlops.errors import DataReadError, InvalidSpecError, UnknownNameError
+from airflow_mlops.errors import DataMissingError, DataReadError, InvalidSpecError, UnknownNameError
 
 if TYPE_CHECKING:
     from airflow_mlops.spec.data import DataSpec
@@ -48,8 +47,6 @@ _CHECKED = {
     "folders": "the files whose folders' names are of the window's time or of none; nothing in them was read",
     "anything": "every file there; which rows it holds was not looked at",
 }
-#: What says that nothing is there, among all that a listing may be refused for.
-_MISSING = re.compile(r"^No \S+ file was found at | does not exist")
 
 
 @dataclass(frozen=True)
@@ -156,9 +153,7 @@ class Lookout:
             return Sight(True, f"{self.data.uri} ({self.data.format}) is there", digest_of(text))
         try:
             listing = list_files(self.data, access)
-        except DataReadError as exc:
-            if not _MISSING.search(str(exc)):
-                raise
+        except DataMissingError as exc:
             return Sight(False, f"Nothing is there yet. {_shortened(exc)}")
         return self._judge(listing, self._times(listing, access))
 

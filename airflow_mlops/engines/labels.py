@@ -20,7 +20,6 @@ stays within bounds however many labels there are; what comes out is one number 
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.data_sources import data_sources
 from airflow_mlops.core.monitoring_records import ScoringReport
 from airflow_mlops.core.record import Window
 from airflow_mlops.engines.checked_files import checked_files
@@ -46,7 +44,7 @@ from airflow_mlops.engines.manifests import Manifest, ManifestFile
 from airflow_mlops.engines.sources import rows_digest
 from airflow_mlops.engines.storage import StorageAccess
 from airflow_mlops.engines.tables import fingerprint, take_manifest
-from airflow_mlops.errors import DataChangedError, DataReadError, StorageUnavailableError
+from airflow_mlops.errors import DataChangedError, DataMissingError, DataReadError, StorageUnavailableError
 from airflow_mlops.spec.data import DataSpec
 from airflow_mlops.spec.monitoring import LabelSpec
 
@@ -57,7 +55,6 @@ if TYPE_CHECKING:
 MEMORY = "512MB"
 #: Label files may be rewritten at any time; so often the join starts anew before it is left to a retry.
 ATTEMPTS = 3
-_NO_FILE = re.compile(r"^No \w+ file was found at |does not exist\. ")
 
 
 @dataclass(frozen=True)
@@ -180,10 +177,8 @@ def labels_fingerprint(data: DataSpec, access: StorageAccess | None) -> str:
     """
     try:
         return fingerprint(data, access)
-    except DataReadError as exc:
-        if data.format in data_sources.builtins and _NO_FILE.search(str(exc)):
-            return ""
-        raise
+    except DataMissingError:
+        return ""
 
 
 def join_labels(

@@ -18,7 +18,7 @@ from airflow_mlops.engines.storage import (
     scheme_of,
     translated,
 )
-from airflow_mlops.errors import DataReadError
+from airflow_mlops.errors import DataMissingError, DataReadError
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -85,7 +85,7 @@ def list_files(data: DataSpec, access: StorageAccess | None = None) -> Listing:
             skipped.append(relative)
     if not listed:
         seen = f" Seen there but left out: {describe(sorted(skipped))}." if skipped else " Nothing at all is there."
-        raise DataReadError(
+        raise DataMissingError(
             f"No {data.format} file was found at {data.uri}. Looked for {_looked_for(data, pattern)}, without empty "
             f"files and names that start with '.' or '_'.{seen} Check data.uri, data.format and the delivery."
         )
@@ -128,7 +128,9 @@ def _look(
     if info.type == fs.FileType.Directory:
         root = path
     elif wild is None:
-        raise DataReadError(f"{uri} does not exist. Check the spelling of data.uri and whether the data was delivered.")
+        raise DataMissingError(
+            f"{uri} does not exist. Check the spelling of data.uri and whether the data was delivered."
+        )
     else:
         root, pattern = "/".join(parts[:wild]), _pattern("/".join(parts[wild:]))
         if not root:

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from airflow_mlops.errors import (
+    DataMissingError,
     DataReadError,
     InvalidSpecError,
     MissingEngineError,
@@ -208,7 +209,7 @@ def translated(uri: str, access: StorageAccess | None = None) -> Iterator[None]:
     except MLOpsError:
         raise
     except FileNotFoundError as exc:
-        raise DataReadError(f"{uri} does not exist. Check the spelling and whether the file was delivered.") from exc
+        raise DataMissingError(f"{uri} does not exist. Check the spelling and whether the file was delivered.") from exc
     except Exception as exc:
         text = _words(exc, access)
         if _is_refusal(exc, text):
@@ -218,6 +219,7 @@ def translated(uri: str, access: StorageAccess | None = None) -> Iterator[None]:
                 f"name another connection in data.conn_id."
             ) from exc
         if _MISSING.search(text):
+            # No delivery makes a bucket: nobody should wait for it.
             raise DataReadError(f"{uri} does not exist: {text}. Check the bucket's name and the path.") from exc
         if isinstance(exc, OSError | TimeoutError) or _is_network(exc):
             raise StorageUnavailableError(

@@ -22,7 +22,8 @@ class DataArrivalSensor(WaitingSensor):
     """Wait until the data of a window is there and has not changed for a while; return a ``DataArrival``.
 
     A folder that is missing, empty or still growing is waited for, and each look says what it sees. Refused
-    credentials, a table format, and files that came to rest but cannot be read fail the task at once.
+    credentials, a bucket that does not exist, a table format, and files that came to rest but cannot be read fail the
+    task at once.
 
     What is looked at: names, sizes and change times; of Parquet also each footer's time range. Rows are not read, so
     the snapshot that follows may find none. Rest is told from the change times by the worker's clock, so it needs no
