@@ -41,8 +41,11 @@ def pip_install(python: str, what: str) -> str:
 
 
 def install_requirements(python: str) -> str:
-    """Return the command that installs everything a step needs beside the package."""
-    return pip_install(python, f"-r {REQUIREMENTS}")
+    """Return the command that installs everything a step needs beside the package.
+
+    The file is complete, and ``--no-deps`` keeps pip from asking for hashes of what an extra names once more.
+    """
+    return pip_install(python, f"--no-deps -r {REQUIREMENTS}")
 
 
 def install_package(python: str) -> str:

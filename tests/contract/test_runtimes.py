@@ -190,7 +190,7 @@ class TestExternalPython:
             external.run("module")
 
         text = str(caught.value)
-        assert f"{steps_python()} -m pip install -r " in text
+        assert f"{steps_python()} -m pip install --no-deps -r " in text
         assert Path(text.partition("-r ")[2].partition(";")[0]).is_file()
 
     def test_a_process_that_vanishes_is_named_with_what_it_said_last(self, external: Runs) -> None:
@@ -208,7 +208,7 @@ class TestExternalPython:
             external.run()
 
         assert f"{bare}/bin/python -m pip install --no-deps airflow-mlops==" in str(caught.value)
-        assert f"{bare}/bin/python -m pip install -r " in str(caught.value)
+        assert f"{bare}/bin/python -m pip install --no-deps -r " in str(caught.value)
 
     def test_the_whole_loop_runs_without_airflow_and_its_records_are_adopted(
         self, external: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -92,7 +92,7 @@ OURS = {"airflow-mlops": airflow_mlops.__version__}
         pytest.param(
             answer("3.12.4", **{"airflow-mlops": "0.0.1"}), r"has airflow-mlops 0\.0\.1 and this side has", id="older"
         ),
-        pytest.param(answer("3.12.4", **OURS), r"but not MLflow.*-m pip install -r", id="no MLflow"),
+        pytest.param(answer("3.12.4", **OURS), r"but not MLflow.*-m pip install --no-deps -r", id="no MLflow"),
         pytest.param("echo hello", "did not answer like a Python", id="something else"),
         pytest.param("echo '[]'", "did not answer like a Python", id="JSON of another kind"),
         pytest.param("echo broken >&2; exit 1", "ended with 1 and said 'broken'", id="broken"),
