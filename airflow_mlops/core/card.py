@@ -170,6 +170,8 @@ def _evaluation(decision: GateDecision, evidence: Evidence | None) -> list[Block
         return [Text(f"The evidence {said(decision.evidence_uri)}: {NOT_RECORDED}.")]
     champion = evidence.champion
     against = "There was no champion to compare with." if champion is None else f"Champion: version {champion.version}."
+    if evidence.not_compared:
+        against = f"{evidence.not_compared}."
     window = f" of {evidence.window}" if evidence.window else ""
     blocks: list[Block] = [
         Text(f"{evidence.rows:,} rows{window}, dataset {evidence.dataset_digest}. {against}"),
@@ -290,7 +292,7 @@ def _limits(facts: CardFacts) -> Iterable[str]:
     if decision.mode == "dry_run":
         yield "The gate ran dry: its verdict moved nothing."
     if evidence is not None:
-        if evidence.champion is None:
+        if evidence.champion is None or evidence.not_compared:
             yield "It was not compared with another model."
         if evidence.draws:
             yield (

@@ -128,6 +128,8 @@ class Evidence(Record, schema="evidence/1"):
     :param metrics: every measured metric and whether higher is better.
     :param champion: who was compared with; None where there is no champion yet.
     :param champion_problem: why the champion could not be compared, in words; no comparison can be decided then.
+    :param not_compared: why the champion was not asked though nothing is wrong with it: the candidate's window is
+        older, so it cannot take the alias. The champion is then nobody's measure.
     :param measurements: all rows first, then slice by slice.
     :param draws: bootstrap draws per group; 0 without a comparable champion.
     :param serving: the candidate's serving check, added by the gate; None where none was made.
@@ -141,6 +143,7 @@ class Evidence(Record, schema="evidence/1"):
     model_digest: str
     champion: ChampionRef | None
     champion_problem: str | None = None
+    not_compared: str = ""
     dataset_digest: str
     window: Window | None
     rows: int

@@ -11,9 +11,13 @@ There is no champion                               ``first_model``
 Every rule passed against the champion             ``promote``
 =================================================  ==================
 
+A candidate whose window is older than the champion's is judged by itself, as if there were none, and its verdict is
+``promote``: it can be registered, and promotion refuses it the alias of a newer window. So a backfill judges each of
+its windows the same, in whatever order they finish.
+
 Whether a person must approve is the specification's ``gate.approval.when``: ``never``, ``first_model`` (only where
 there is no champion) or ``always``. Whoever approves is asked about a candidate that every rule passed, never about one
-that a rule holds. ``dry_run`` asks nobody, because nothing will move.
+that a rule holds. ``dry_run`` asks nobody, because nothing will move, and so does a candidate of an older window.
 
 So nothing is decided on missing evidence: a metric without a value, a rule that breaks, a slice that nobody could
 measure are all ``undecided`` and hold. Without a champion the comparisons pass and say so; a floor that fails still
@@ -105,7 +109,9 @@ def decide(
         raise ValueError("A gate without rules would pass every model: give at least one rule.")
     # A model is neither better nor worse than itself: a cleared run that had promoted it must find the same verdict.
     itself = evidence.champion is not None and evidence.champion.is_candidate
-    asked = evidence.model_copy(update={"champion": None}) if itself else evidence
+    # Nor does a newer champion judge a candidate of an older window, which cannot take its alias.
+    alone = itself or bool(evidence.not_compared)
+    asked = evidence.model_copy(update={"champion": None}) if alone else evidence
     results = sorted(
         (result for rule in rules for result in _ask(rule, asked)),
         key=lambda result: ("fail", "undecided", "pass").index(result.status),
@@ -117,7 +123,7 @@ def decide(
         verdict = "hold"
     else:
         verdict = "first_model" if evidence.champion is None else "promote"
-        if mode == "enforce" and not itself and approval in ("always", verdict):
+        if mode == "enforce" and not alone and approval in ("always", verdict):
             verdict = "needs_approval"
     return Decision(
         verdict=verdict,
@@ -229,6 +235,8 @@ def _sentence(verdict: GateVerdict, evidence: Evidence, against: Sequence[RuleRe
         said = (
             f"The candidate is {champion} of {evidence.registered_model} already; all {count} checks on {rows} passed."
         )
+    elif evidence.not_compared:
+        said = f"All {count} checks on {rows} passed. {evidence.not_compared}."
     elif evidence.champion is None:
         said = f"There is no champion of {evidence.registered_model} yet, and all {count} checks on {rows} passed."
     else:

@@ -355,6 +355,11 @@ def _may_write_late(entry: Entry, now: datetime) -> bool:
     return young and entry.applied != "owner"
 
 
+def is_older(candidate: Window | None, champion: Window | None) -> bool:
+    """Say whether the candidate's window is known to be older than the champion's: it ends before."""
+    return candidate is not None and champion is not None and candidate.end < champion.end
+
+
 def window_objection(candidate: Window | None, champion: Window | None) -> str | None:
     """Say why a candidate's window may not take the alias from the champion's, or None where it may.
 
@@ -368,7 +373,7 @@ def window_objection(candidate: Window | None, champion: Window | None) -> str |
             f"its data window is unknown while the champion's is {champion}, so nothing shows that it is not older; a "
             f"person may override this"
         )
-    if candidate.end < champion.end:
+    if is_older(candidate, champion):
         return (
             f"its data window {candidate} is older than the champion's {champion}: a run over an older window never "
             f"takes the alias from a newer one"

@@ -64,6 +64,8 @@ def decision_note(decision: Decision, most: int = 12) -> str:
 def _about(evidence: Evidence) -> str:
     champion = evidence.champion
     against = "There is no champion yet." if champion is None else f"Compared with champion version {champion.version}."
+    if evidence.not_compared:
+        against = f"{evidence.not_compared}."
     window = f" of {evidence.window}" if evidence.window else ""
     return f"{evidence.rows:,} rows{window}, dataset {evidence.dataset_digest[:12]}. {against}"
 

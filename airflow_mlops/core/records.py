@@ -305,7 +305,11 @@ class GateDecision(Record, schema="gate/1"):
 
 
 class ModelVersionRef(Record, schema="version/1"):
-    """One registered version of one model."""
+    """One registered version of one model.
+
+    :param decision_uri: the gate's decision that let it through; empty in a record of an earlier release. A version's
+        own tag may name an older decision of the same verdict.
+    """
 
     name: str
     version: int
@@ -316,6 +320,7 @@ class ModelVersionRef(Record, schema="version/1"):
     train_window: Window | None = None
     ledger_entry: int = 0
     evidence_uri: str | None = None
+    decision_uri: str = ""
     verdict: str = ""
     mode: Literal["enforce", "dry_run"] = "enforce"
     reason: str = ""

@@ -279,7 +279,8 @@ def _not_comparable(rule: Any, evidence: Evidence, one: Measurement) -> RuleResu
     if evidence.champion is None:
         if one.candidate is None:
             return _result(rule, one, None, f"{one.metric} has no value on {one.rows:,} rows: {one.note}")
-        said = f"{one.metric} is {number(one.candidate)} on {one.rows:,} rows; {NO_CHAMPION}"
+        why = "the champion's window is newer, so it is no measure" if evidence.not_compared else NO_CHAMPION
+        said = f"{one.metric} is {number(one.candidate)} on {one.rows:,} rows; {why}"
         return _result(rule, one, True, said)
     return None
 

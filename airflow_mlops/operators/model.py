@@ -151,7 +151,9 @@ class EvaluateModelOperator(StepOperator[EvaluationReport]):
                 "%s: candidate %s%s, on %d rows.",
                 metric,
                 _shown(value),
-                "" if record.champion is None else f", champion (version {record.champion.version}) {_shown(champion)}",
+                ""
+                if record.champion is None or not record.champion_metrics
+                else f", champion (version {record.champion.version}) {_shown(champion)}",
                 record.row_count,
             )
         if record.champion_problem:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_mlops.core.evidence import Evidence
+from airflow_mlops.core.ledger import is_older
 from airflow_mlops.core.records import ChampionRef, DatasetVersion, TrainedModel
 from airflow_mlops.core.windows import without
 from airflow_mlops.engines.code import check_signature, team_code
@@ -72,6 +73,7 @@ class Comparison:
         self.champion = champion
         self.window = payload.dataset.window
         self.problem: str | None = None
+        self.not_compared = ""
         self.notes: dict[str, str] = {}
         self.target = payload.target or payload.model.target
         #: The candidate's predictions as a profile, once :meth:`evidence` has asked for them.
@@ -124,6 +126,7 @@ class Comparison:
             model_digest=self.payload.model.digest,
             champion=_reference(self.champion, self.payload.model),
             champion_problem=self.problem,
+            not_compared=self.not_compared,
             dataset_digest=self.payload.dataset.digest,
             window=self.window,
             rows=len(frame),
@@ -149,6 +152,14 @@ class Comparison:
         """Load the champion, or note why it cannot be compared."""
         champion = self.champion
         if champion is None:
+            return None
+        if is_older(self.payload.dataset.window, champion.window):
+            # It can never take the alias, and a champion of a newer window may have been trained on these very rows.
+            self.not_compared = (
+                f"Not compared with champion version {champion.version}, whose window {champion.window} is newer: an "
+                f"older window never takes its alias"
+            )
+            self.notes["champion"] = f"{self.not_compared}."
             return None
         if champion.lacks:
             self.notes["champion"] = (

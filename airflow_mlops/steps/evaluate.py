@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EVIDENCE_FILE = "evidence.json"
+#: What the step was given, beside what it found: promotion may have to ask again.
+REQUEST_FILE = "request.json"
 PAGE_FILE = "evaluation.html"
 #: Distributions whose release may change what is measured or decided, or whether a stored model loads at all.
 MEASURED_WITH = ("airflow-mlops", "mlflow", "numpy", "scikit-learn")
@@ -105,13 +107,14 @@ class EvaluateStep(Step[EvaluatePayload, EvaluationReport]):
         comparison = Comparison(payload, work, champion)
         evidence = comparison.evidence()
         stored = evidence.model_dump(mode="json")
+        work.log_json(payload.model_dump(mode="json"), REQUEST_FILE)
         evidence_uri = work.log_json(stored, EVIDENCE_FILE)
         # Drift of later predictions is measured against those on these rows.
         work.log_json(comparison.predictions, PREDICTION_PROFILE_FILE)
         work.log_text(evaluation_page(evidence), PAGE_FILE)
         _log_metrics(evidence, payload, work)
         overall = {name: evidence.overall(name) for name in evidence.metrics}
-        compared = champion is not None and evidence.champion_problem is None
+        compared = champion is not None and evidence.champion_problem is None and not evidence.not_compared
         return EvaluationReport(
             model=payload.model,
             alias=payload.alias,

@@ -20,7 +20,7 @@ from airflow_mlops.engines.environment import versions_of
 from airflow_mlops.errors import DataChangedError, InvalidSpecError, RecordTooLargeError
 from airflow_mlops.spec.model import GateSpec
 from airflow_mlops.steps.base import Access, Step, Work
-from airflow_mlops.steps.evaluate import MEASURED_WITH
+from airflow_mlops.steps.evaluate import MEASURED_WITH, REQUEST_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,6 +77,7 @@ class GateStep(Step[GatePayload, GateDecision]):
             rules = (*rules, Servable())
             evidence = evidence.model_copy(update={"serving": serving})
         decision = decide(evidence, rules, mode=payload.gate.mode, approval=payload.gate.approval.when)
+        work.log_json(payload.model_dump(mode="json"), REQUEST_FILE)
         work.log_json(decision.model_dump(mode="json"), DECISION_FILE)
         page_uri = work.log_text(decision_page(decision, evidence), PAGE_FILE)
         _tell(decision, work)

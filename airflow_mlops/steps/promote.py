@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -9,10 +10,16 @@ from pydantic import BaseModel, ConfigDict
 from airflow_mlops.core.records import Approval, ModelVersionRef, Promotion
 from airflow_mlops.engines.alias_moves import Wish, promote
 from airflow_mlops.engines.promotions import DEFAULT_ALIAS, read_ledger
+from airflow_mlops.errors import LedgerError, VerdictError
 from airflow_mlops.steps.base import Access, Step, StepRequest, Work
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+#: Between an act's key and the number of the entry that its candidate was judged against once more.
+AGAIN = "/judged-"
+#: How often a candidate is judged again before the task is left to a person: each time another window came before it.
+MOST_JUDGEMENTS = 12
 
 
 class PromotePayload(BaseModel):
@@ -34,7 +41,11 @@ class PromotePayload(BaseModel):
 
 
 class PromoteStep(Step[PromotePayload, Promotion]):
-    """Promote by compare-and-swap. The outcome says what happened; only outages are errors."""
+    """Promote by compare-and-swap. The outcome says what happened; only outages are errors.
+
+    A candidate that lost its race to older windows alone is judged again against the new champion, and promoted if the
+    gate lets it through once more: of several windows at once the newest that passes serves in the end.
+    """
 
     name = "promote"
     payload_type = PromotePayload
@@ -43,24 +54,78 @@ class PromoteStep(Step[PromotePayload, Promotion]):
     def run(self, payload: PromotePayload, work: Work) -> Promotion:
         """Write the entry and set the alias, or finish what an earlier attempt with this key began."""
         version = payload.version
-        record = promote(
-            work.client,
-            Wish(
-                name=version.name,
-                alias=payload.alias,
-                author=payload.author.strip() or default_author(work.request),
-                reason=payload.reason.strip() or version.reason or f"the gate's verdict was {version.verdict!r}",
-                key=act_key(work),
-            ),
-            version,
-            payload.approval,
+        wish = Wish(
+            name=version.name,
+            alias=payload.alias,
+            author=payload.author.strip() or default_author(work.request),
+            reason=payload.reason.strip() or version.reason or f"the gate's verdict was {version.verdict!r}",
+            key=act_key(work),
         )
+        record = promote(work.client, _begun(work.client, wish), version, payload.approval)
+        if record.outcome == "superseded":
+            record = _once_more(work, payload, wish, record)
         tag_outcome(work, record)
         return record.model_copy(update={"run_id": work.run_id})
 
     def recheck(self, record: Promotion, payload: PromotePayload, client: MlflowClient, access: Access) -> bool:
         """Adopt the earlier record only where it is final."""
         return is_final(record, client)
+
+
+def _once_more(work: Work, payload: PromotePayload, wish: Wish, lost: Promotion) -> Promotion:
+    """Judge again as long as promotions of older windows came before; return the last answer."""
+    # Imported here: who was first, which is nearly everybody, evaluates nothing.
+    from airflow_mlops.steps.judge_again import judge_again, lost_to_an_older_window
+
+    record, version = lost, payload.version
+    for _ in range(MOST_JUDGEMENTS):
+        champion = lost_to_an_older_window(work.client, version, payload.alias)
+        if champion is None:
+            return record
+        against = f"version {champion.body.to_version} (entry {champion.number}), whose window is older"
+        try:
+            decision = judge_again(work, version, champion)
+        except LedgerError as exc:
+            return _told(record.model_copy(update={"outcome": "needs_attention"}), str(exc))
+        except (VerdictError, ImportError) as exc:
+            return _told(record, f"It could not be judged again here against {against}: {exc}")
+        if decision is None:
+            return record
+        if decision.ledger_entry != champion.number:
+            # Somebody acted while it was measured: whether that was one more older window is looked at anew.
+            continue
+        if decision.verdict == "needs_approval":
+            said = "Every rule passed, but whoever approved it was shown another comparison. Clear evaluate to be asked anew"
+            return _told(record, f"It was judged again against {against}. {said}.")
+        if not decision.lets_through:
+            outcome = "needs_attention" if decision.is_failure else "superseded"
+            said = f"Judged again against {against}: {decision.verdict}. {decision.sentence}"
+            return _told(record.model_copy(update={"outcome": outcome}), said)
+        version = version.model_copy(
+            update={
+                "ledger_entry": decision.ledger_entry,
+                "evidence_uri": decision.evidence_uri,
+                "decision_uri": decision.decision_uri,
+                "verdict": decision.verdict,
+                "sentence": decision.sentence,
+            }
+        )
+        act = replace(wish, key=f"{wish.key}{AGAIN}{decision.ledger_entry}")
+        record = _told(promote(work.client, act, version, payload.approval), f"It was judged again against {against}.")
+        if record.outcome != "superseded":
+            break
+    return record
+
+
+def _begun(client: MlflowClient, wish: Wish) -> Wish:
+    """Return the wish with the key under which an earlier attempt of the same act has promoted already."""
+    ledger = read_ledger(client, wish.name, wish.alias)
+    mine = next((line.body.key for line in ledger.counted if line.body.key.startswith(f"{wish.key}{AGAIN}")), None)
+    return wish if mine is None else replace(wish, key=mine)
+
+
+def _told(record: Promotion, more: str) -> Promotion:
+    return record.model_copy(update={"sentence": f"{record.sentence} {more}"})
 
 
 def act_key(work: Work) -> str:

@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_mlops.core.card import CardFacts, model_card
 from airflow_mlops.core.keys import digest_of, key_id
+from airflow_mlops.core.ledger import is_older
 from airflow_mlops.core.lineage import Blank, Origins, blank_facts
 from airflow_mlops.core.records import GateDecision, ModelVersionRef, TrainedModel
 from airflow_mlops.engines import versions
 from airflow_mlops.engines.lineage import RunReader, pointers_of, read_origins
 from airflow_mlops.engines.logged_models import require_registrable
-from airflow_mlops.engines.runs import INPUT_DIGEST, KEY_ID, MODEL_VERSION, cut
+from airflow_mlops.engines.runs import INPUT_DIGEST, KEY_ID, MODEL_VERSION, SUPERSEDED_BY, cut
 from airflow_mlops.engines.tracking import artifact_page
 from airflow_mlops.errors import ModelRefusedError
 from airflow_mlops.steps.base import Access, Step, Work
@@ -92,6 +93,9 @@ class RegisterStep(Step[RegisterPayload, ModelVersionRef]):
             if serving is not None and serving.tags.get(versions.MODEL_DIGEST) == model.digest:
                 log.info("The candidate is champion already: version %s of %s.", champion.version, name)
                 return _reference(payload, work, serving, input_digest, None)
+        if (made := _made_before(work, decision, name)) is not None:
+            log.info("Version %s of %s is this model; the champion's window is newer than its own.", made.version, name)
+            return _reference(payload, work, made, input_digest, None)
         origins = read_origins(RunReader(work.client), pointers_of(decision))
         card_uri = f"runs:/{work.run_id}/{CARD_PAGE}"
         known = versions.find_version(work.client, name, key=work.request.key, input_digest=input_digest)
@@ -127,6 +131,28 @@ class RegisterStep(Step[RegisterPayload, ModelVersionRef]):
         return True
 
 
+def _made_before(work: Work, decision: GateDecision, name: str) -> ModelVersion | None:
+    """Return this task's version of this very model where judging it once more changes nothing that it says.
+
+    Against a champion of a newer window it is judged by itself and takes no alias, whoever that champion is. So a month
+    of a backfill that is cleared later makes no further version.
+    """
+    newer = decision.champion is not None and is_older(decision.window, decision.champion.window)
+    if not newer or work.request.force:
+        return None
+    wanted = {
+        versions.MODEL_ID: decision.model.model_id,
+        versions.MODEL_DIGEST: decision.model.digest,
+        versions.WINDOW: versions.write_span(decision.window),
+        versions.MODE: decision.mode,
+    }
+    for version in versions.versions_of_key(work.client, name, work.request.key):
+        same = all(version.tags.get(tag) == value for tag, value in wanted.items())
+        if same and SUPERSEDED_BY not in version.tags:
+            return version
+    return None
+
+
 def _reference(
     payload: RegisterPayload, work: Work, version: ModelVersion, input_digest: str, card_uri: str | None
 ) -> ModelVersionRef:
@@ -142,6 +168,7 @@ def _reference(
         train_window=model.train_window,
         ledger_entry=decision.ledger_entry,
         evidence_uri=decision.evidence_uri,
+        decision_uri=decision.decision_uri,
         verdict=decision.verdict,
         mode=decision.mode,
         reason=payload.reason,

@@ -223,6 +223,20 @@ def test_rows_of_the_champions_training_are_cut_away_for_both(
     assert "measured on [2013-05-16, 2013-06-01) alone" in report.notes["overlap"]
 
 
+def test_a_champion_of_a_newer_window_is_not_asked_even_where_it_saw_every_row(
+    flights: Flights, lake: Path, counted: list[Counting]
+) -> None:
+    flights.serve(flights.log(linear(0, 1), trained_on=month(4, 3)), month(7))
+
+    report = flights.evaluate(flights.log(linear(1, 1)), flights.data(MAY, lake), on_overlap="needs_attention")
+
+    assert (report.champion_problem, report.champion_metrics) == (None, {})
+    assert (report.champion.version, report.row_count) == (1, 4000)
+    assert "Not compared with champion version 1" in report.notes["champion"]
+    assert "an older window never takes its alias" in evidence_of(flights, report).not_compared
+    assert len(counted) == 1
+
+
 @pytest.mark.parametrize(
     ("trained_on", "on_overlap", "said"),
     [

@@ -61,6 +61,7 @@ LOSES = evidence(measurement(0.71, 0.72))
 ALONE = evidence(measurement(0.72, None), champion=None, draws=0)
 BROKEN = evidence(measurement(0.99, None), champion_problem="Champion version 3 cannot be loaded: no lightgbm", draws=0)
 NOTHING = evidence(measurement(None, 0.71, note="the candidate predicted NaN"))
+OLDER = evidence(measurement(0.72, None), not_compared="Not compared with champion version 3: it is newer", draws=0)
 SLICED = evidence(measurement(0.718, 0.710), measurement(0.707, 0.737, "B6"), measurement(0.75, 0.74, "UA"))
 
 
@@ -83,10 +84,25 @@ SLICED = evidence(measurement(0.718, 0.710), measurement(0.707, 0.737, "B6"), me
             BROKEN, [HIGH_FLOOR, AtLeast(metric="roc_auc", value=1.0)], "needs_attention", id="or a floor fails"
         ),
         pytest.param(SLICED, [BETTER, CARRIERS], "hold", id="better overall, worse slice"),
+        pytest.param(OLDER, [FLOOR, BETTER], "promote", id="a window older than the champion's is judged by itself"),
+        pytest.param(OLDER, [HIGH_FLOOR, BETTER], "hold", id="and held under the floor"),
     ],
 )
 def test_verdicts(found: Evidence, rules: Any, verdict: str) -> None:
     assert decide(found, rules).verdict == verdict
+
+
+def test_an_older_window_says_that_it_was_not_compared() -> None:
+    decision = decide(OLDER, [FLOOR, BETTER])
+
+    assert decision.sentence.endswith("Not compared with champion version 3: it is newer.")
+    assert "Not compared with champion version 3: it is newer." in evaluation_page(OLDER)
+    assert decision.results[1].sentence.endswith("the champion's window is newer, so it is no measure.")
+
+
+@pytest.mark.parametrize("when", ["first_model", "always"])
+def test_nobody_is_asked_about_an_older_window_which_cannot_take_the_alias(when: Any) -> None:
+    assert decide(OLDER, [FLOOR, BETTER], approval=when).verdict == "promote"
 
 
 def test_the_worse_slice_is_the_reason_and_comes_first() -> None:
