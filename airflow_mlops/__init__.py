@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_mlops.core.training import TrainingFunction, TrainingResult
     from airflow_mlops.engines.login import Login
     from airflow_mlops.engines.tracking import TrackingServer
+    from airflow_mlops.factories.fleet import load_models
     from airflow_mlops.factories.monitoring import monitoring_dag
     from airflow_mlops.factories.scoring import scoring_dag
     from airflow_mlops.factories.training import training_dag
@@ -101,6 +102,7 @@ _HOMES = {
         "ScoringPlan",
         "ScoringReport",
     ),
+    "factories.fleet": ("load_models",),
     "factories.monitoring": ("monitoring_dag",),
     "factories.scoring": ("scoring_dag",),
     "operators.drift": ("DetectDriftOperator",),
@@ -206,6 +208,7 @@ __all__ = [
     "ValidateDataOperator",
     "ValidationReport",
     "Window",
+    "load_models",
     "load_spec",
     "monitoring_dag",
     "run_training",

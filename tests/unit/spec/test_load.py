@@ -93,6 +93,14 @@ def test_an_absolute_or_templated_uri_stays_as_written(tmp_path: Path, uri: str)
             id="no rule",
         ),
         pytest.param("name: churn", "name: churn\nname: again", "a second time", id="a key twice"),
+        pytest.param("name: churn", "name: churn\nProfiles: {}", "Did you mean 'profiles'", id="a key of the file"),
+        pytest.param("name: churn", "name: churn\ntags: x", r"tags: Input should be a list \(got 'x'", id="text"),
+        pytest.param(
+            "name: churn",
+            "name: churn\nstep_runtimes: {trian: inline}",
+            r"line 2: step_runtimes\.trian: .* Did you mean 'train'\?",
+            id="a step's typo",
+        ),
         pytest.param("name: churn", "name: churn\nfolder: /etc", "line 2: 'folder' is set by", id="the folder"),
         pytest.param("name: churn", "name: !!python/object:os.system churn", "line 1", id="code in YAML"),
         pytest.param("slices: [region]", "slices: [region", "line", id="broken YAML"),
@@ -107,7 +115,7 @@ def test_a_mistake_is_named_with_file_line_and_mend(tmp_path: Path, old: str, ne
     assert "churn.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words", "services: {web: {image: x}}\n"])
 def test_a_file_that_holds_no_mapping_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidSpecError, match=r"churn\.yaml"):
         load_spec(written(tmp_path, text))

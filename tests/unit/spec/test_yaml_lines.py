@@ -76,6 +76,11 @@ def test_merged_parts_may_be_overridden() -> None:
         pytest.param("a: b: c", "line 1: this is not valid YAML", id="a colon too many"),
         pytest.param("a: 1\n\tb: 2", "line 2: this is not valid YAML", id="a tab"),
         pytest.param("a: 1\n---\nb: 2", "not valid YAML", id="two documents"),
+        pytest.param("a: '\x07'", "line 1: .* may not stand here", id="a control character"),
+        pytest.param("a: " + "[" * 2_000, "nested too deeply", id="deep"),
+        # Libyaml would end the process.
+        pytest.param("a: " + "[" * 200_000, "nested too deeply", id="very deep"),
+        pytest.param("a:\n  " + "- " * 200_000 + "x", "nested too deeply", id="very deep, in blocks"),
     ],
 )
 def test_what_is_refused(text: str, said: str) -> None:
