@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every verb."""
-    from airflow_mlops.cli import doctor, infer_contract, init, registry_verbs, run, trace
+    from airflow_mlops.cli import doctor, infer_contract, init, lint, registry_verbs, render, run, schema, trace
     from airflow_mlops.cli.demo import verb as demo
 
     parser = argparse.ArgumentParser(
@@ -44,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     init.add_verb(verbs)
     infer_contract.add_verb(verbs)
+    lint.add_verb(verbs)
+    render.add_verb(verbs)
+    schema.add_verb(verbs)
     run.add_verb(verbs)
     registry_verbs.add_verbs(verbs)
     trace.add_verb(verbs)

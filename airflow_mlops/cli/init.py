@@ -1,4 +1,4 @@
-"""``airflow-mlops init``: a working model for a table: specification, contract, training function, test, DAG file."""
+"""``airflow-mlops init``: a working model for a table, or a team's whole repository."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from airflow_mlops.cli.new_files import refuse_existing, write_files
 from airflow_mlops.cli.new_model_files import NewModel, dag_text, file_names, spec_text, test_text, training_text
 from airflow_mlops.cli.new_model_study import Study, study
+from airflow_mlops.cli.new_repository import new_repository
 from airflow_mlops.cli.output import emit
 from airflow_mlops.cli.table_options import add_table_options, data_of, named_as_options, storage_of
 from airflow_mlops.core.new_model import check_name
@@ -23,19 +24,26 @@ def add_verb(subparsers: Any) -> None:
     """Register the verb."""
     parser = subparsers.add_parser(
         "init",
-        help="write a working model for a table: specification, contract, training function, test, DAG file",
+        help="write a working model for a table, or a team's repository of models",
         description="Looks at a table, guesses what is not given and says each guess, and writes NAME.yaml, "
-        "NAME_contract.yaml, NAME_training.py, test_NAME_training.py and NAME_dag.py. They work as they are; they are "
-        "yours to change.",
+        "NAME_contract.yaml, NAME_training.py, test_NAME_training.py and NAME_dag.py; with --repository all that a "
+        "team's repository needs. They work as they are; they are yours to change.",
     )
-    parser.add_argument("--data", required=True, help="the table: a file, a folder or a glob; local, s3:// or gs://")
-    parser.add_argument("--target", metavar="COL", required=True, help="the column to predict")
-    parser.add_argument("--name", required=True, help="the model's name: lower-case letters, digits, underscores")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        metavar="FOLDER",
+        help="write a team's repository: models, contracts, training functions with tests, a DAG file, a CI workflow; "
+        "without --data with an example, in such a repository one more model",
+    )
+    parser.add_argument("--data", "--table", help="the table: a file, a folder or a glob; local, s3:// or gs://")
+    parser.add_argument("--target", metavar="COL", help="the column to predict")
+    parser.add_argument("--name", help="the model's name: lower-case letters, digits, underscores")
     parser.add_argument(
         "--task", choices=["binary", "multiclass", "regression"], help="default: told by the target's values"
     )
     add_table_options(parser)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", default=Path(), help="default: the current folder")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the current folder")
     parser.add_argument("--force", action="store_true", help="write over existing files")
     parser.add_argument("--json", action="store_true", help="print what was written and guessed as JSON")
     parser.set_defaults(run=run)
@@ -47,7 +55,16 @@ def run(args: argparse.Namespace) -> int:
     :raises InvalidSpecError: the options do not fit the table, or nothing can be learnt from it; the mend is told.
     :raises DataReadError: the table cannot be read.
     """
+    if args.repository is not None:
+        return new_repository(args)
+    missing = [f"--{name}" for name in ("data", "target", "name") if getattr(args, name) is None]
+    if missing:
+        raise InvalidSpecError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: init needs a table (--data), the "
+            f"column to predict (--target) and the model's name (--name). For a team's repository: --repository FOLDER."
+        )
     check_name(args.name)
+    args.out = args.out or Path()
     paths = {kind: args.out / name for kind, name in file_names(args.name).items()}
     refuse_existing(list(paths.values()), force=args.force)
     access = storage_of(args)

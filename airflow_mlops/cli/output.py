@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -22,5 +24,11 @@ def results_only() -> Iterator[None]:
 
 
 def emit(text: str) -> None:
-    """Print a result to the real standard output."""
-    print(text, file=_results[-1] if _results else sys.stdout, flush=True)
+    """Print a result to the real standard output; a reader that has seen enough, as ``head``, ends the verb quietly."""
+    out = _results[-1] if _results else sys.stdout
+    try:
+        print(text, file=out, flush=True)
+    except BrokenPipeError:
+        # What Python would still flush at its end has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None

@@ -27,7 +27,19 @@ def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    verbs = ("run", "history", "promote", "rollback", "trace", "infer-contract", "init", "doctor", "demo")
+    verbs = (
+        "lint",
+        "render",
+        "run",
+        "history",
+        "promote",
+        "rollback",
+        "trace",
+        "infer-contract",
+        "init",
+        "doctor",
+        "demo",
+    )
     for verb in verbs:
         with pytest.raises(SystemExit) as stopped:
             build_parser().parse_args([verb, "--help"])

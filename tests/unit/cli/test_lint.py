@@ -1,0 +1,548 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_mlops.cli import lint as verb
+from airflow_mlops.cli import main
+from airflow_mlops.cli.lint import Options, lint
+from airflow_mlops.cli.lint_findings import CODES, Finding
+
+ROOT = Path(__file__).parents[3]
+SPEC = """\
+name: churn
+data:
+  uri: lake/churn
+  event_time: at
+contract: {path: churn_contract.yaml}
+train:
+  function: churn_training:train
+  serialization: skops
+  target: left
+  features: [age, plan]
+  window: {length: 2 months}
+evaluation:
+  task: binary
+  metrics: [roc_auc, "churn_training:gain"]
+  slices: [region]
+gate:
+  rules:
+    - {rule: at_least, metric: roc_auc, value: 0.7}
+    - {rule: slices_no_worse, metric: roc_auc, slice: region, margin: 0.1, evidence: harm}
+schedule: {on_retrain: true}
+scoring:
+  output_uri: lake/predictions
+labels: {data: {uri: lake/labels, event_time: at}, entity: [customer]}
+monitoring:
+  drift: {action: retrain}
+  performance: {metric: roc_auc, max_drop: 0.1}
+"""
+CONTRACT = """\
+train_only: [left]
+expectations:
+  - {type: expect_column_values_to_not_be_null, kwargs: {column: at}}
+"""
+CODE = """\
+import pandas as pd
+
+
+def train(data, target, *, weights, parameters, seed):
+    pass
+
+
+def gain(y_true, y_pred):
+    return 1.0
+"""
+#: The DAGs are made by few tests, because Airflow takes seconds to load.
+FAST = Options(dags=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one model that has nothing wrong with it; it is the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "churn.yaml").write_text(SPEC)
+    (tmp_path / "churn_contract.yaml").write_text(CONTRACT)
+    (tmp_path / "churn_training.py").write_text(CODE)
+    return tmp_path
+
+
+def found(path: Path, options: Options = FAST, **more: Any) -> list[Finding]:
+    return lint([path], options, **more).findings
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_a_good_model_has_no_finding_and_tells_its_connections(folder: Path) -> None:
+    report = lint([folder], FAST)
+
+    assert report.findings == []
+    assert report.files == 1
+    assert report.connections == {"mlflow_default": ["churn.yaml"]}
+
+
+def test_the_models_of_the_repository_are_clean() -> None:
+    assert lint([ROOT / "dags"], Options()).findings == []
+
+
+CASES: list[tuple[str, str, str, str, str, str, str]] = [
+    # what, file, old, new, code and line, key, words
+    ("a typo in a key", "churn.yaml", "  target:", "  targt:", "MLOPS102:9", "train.targt", "Did you mean 'target'"),
+    ("a wrong length", "churn.yaml", "2 months", "two", "MLOPS102:11", "train.window.length", "'2 months'"),
+    (
+        "two parts that disagree",
+        "churn.yaml",
+        "{rule: at_least, metric: roc_auc",
+        "{rule: at_least, metric: f1",
+        "MLOPS102:18",
+        "gate.rules[0]",
+        "does not list",
+    ),
+    ("broken YAML", "churn.yaml", "data:\n", "data: [\n", "MLOPS101:4", "", "Check indentation"),
+    (
+        "no such base",
+        "churn.yaml",
+        "name: churn",
+        "extends: _b.yaml\nname: churn",
+        "MLOPS102:1",
+        "extends",
+        "Create it",
+    ),
+    (
+        "a profile that changes the training",
+        "churn.yaml",
+        "name: churn",
+        "name: churn\nprofiles: {dev: {train: {seed: 1}}}",
+        "MLOPS103:2",
+        "profiles.dev.train",
+        "Move it out of profiles",
+    ),
+    (
+        "a wrong value in a profile that is not asked for",
+        "churn.yaml",
+        "name: churn",
+        "name: churn\nprofiles: {dev: {schedule: {retries: -1}}}",
+        "MLOPS102:2",
+        "schedule.retries",
+        "greater than or equal to 0",
+    ),
+    (
+        "no cron",
+        "churn.yaml",
+        "{on_retrain: true}",
+        '{cron: "0 25 * * *", start_date: "2024-01-01"}',
+        "MLOPS104:20",
+        "schedule.cron",
+        "five fields",
+    ),
+    ("no contract", "churn.yaml", "churn_contract", "gone", "MLOPS201:5", "contract.path", "Create it"),
+    ("a key of the contract", "churn_contract.yaml", "kwargs", "kwarg", "MLOPS202:3", "expectations.0.kwarg", "kwargs"),
+    (
+        "an expectation that does not exist",
+        "churn_contract.yaml",
+        "to_not_be_null",
+        "not_null",
+        "MLOPS203:3",
+        "expectations[0].type",
+        "snake case|Did you mean",
+    ),
+    (
+        "the answer among the features",
+        "churn_contract.yaml",
+        "[left]",
+        "[plan]",
+        "MLOPS204:10",
+        "train.features",
+        "plan",
+    ),
+    (
+        "no such module",
+        "churn.yaml",
+        "churn_training:train",
+        "chrun:train",
+        "MLOPS301:7",
+        "train.function",
+        "code_path",
+    ),
+    (
+        "no such folder",
+        "churn.yaml",
+        "  target",
+        "  code_path: gone\n  target",
+        "MLOPS301:9",
+        "train.code_path",
+        "create",
+    ),
+    ("no Python", "churn_training.py", "def gain(", "def gain((", "MLOPS301:8", "train.function", "not valid Python"),
+    ("no such function", "churn.yaml", "training:train", "training:trian", "MLOPS302:7", "train.function", "'train'"),
+    (
+        "no such metric",
+        "churn.yaml",
+        "training:gain",
+        "training:gian",
+        "MLOPS302:14",
+        "evaluation.metrics[1]",
+        "'gain'",
+    ),
+    ("other arguments", "churn_training.py", "weights", "weight", "MLOPS303:7", "train.function", "write def train"),
+    ("a coroutine", "churn_training.py", "def gain", "async def gain", "MLOPS303:14", "evaluation.metrics[1]", "plain"),
+    ("a generator", "churn_training.py", "    pass", "    yield 1", "MLOPS303:7", "train.function", "plain"),
+    (
+        "a rule's setting",
+        "churn.yaml",
+        "value: 0.7",
+        "valu: 0.7",
+        "MLOPS401:18",
+        "gate.rules[0]",
+        "Did you mean 'value'",
+    ),
+    ("no such rule", "churn.yaml", "rule: at_least", "rule: atleast", "MLOPS401:18", "gate.rules[0]", "at_least"),
+    (
+        "no such drift method",
+        "churn.yaml",
+        "labels:",
+        "drift: {numeric: {method: pssi}}\nlabels:",
+        "MLOPS402:23",
+        "drift.numeric",
+        "Did you mean 'psi'",
+    ),
+    ("no such runtime", "churn.yaml", "labels:", "runtime: inlin\nlabels:", "MLOPS403:23", "runtime", "inline"),
+    (
+        "a step's runtime without its interpreter",
+        "churn.yaml",
+        "labels:",
+        "step_runtimes: {train: external_python}\nlabels:",
+        "MLOPS403:23",
+        "step_runtimes.train",
+        "python",
+    ),
+    (
+        "no such notifier class",
+        "churn.yaml",
+        "labels:",
+        "notifications: [{events: [drift], notifier: 'churn_training:Mail'}]\nlabels:",
+        "MLOPS302:23",
+        "notifications[0].notifier",
+        "no class",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "where", "key", "words"), [one[1:] for one in CASES], ids=[one[0] for one in CASES]
+)
+def test_a_mistake_is_one_error_with_line_key_and_mend(
+    folder: Path, file: str, old: str, new: str, where: str, key: str, words: str
+) -> None:
+    edit(folder / file, old, new)
+
+    errors = [one for one in found(folder) if one.level == "error"]
+
+    code, line = where.split(":")
+    assert (code, int(line), key) in [(one.code, one.line, one.key) for one in errors], errors
+    said = " ".join(f"{one.message} {one.mend}" for one in errors)
+    assert any(word in said for word in words.split("|")), said
+    assert {one.code for one in errors} == {code}
+
+
+ADVICE: list[tuple[str, str, str, str]] = [
+    ("nothing is compared", "    - {rule: slices_no_worse", "    # - {rule: slices_no_worse", "MLOPS901"),
+    ("nothing is proven", "slices_no_worse, metric: roc_auc, slice: region, margin: 0.1, evidence: harm",
+     "better_than_champion, metric: roc_auc", "MLOPS902"),
+    ("performance is not judged", "  performance: {metric: roc_auc, max_drop: 0.1}\n", "", "MLOPS903"),
+    ("nobody is told", "  drift: {action: retrain}\n", "", "MLOPS904"),
+    ("a retrain that nobody hears", "schedule: {on_retrain: true}\n", "", "MLOPS905"),
+    ("a threshold that chance reaches", "labels:", "drift: {min_rows: 60}\nlabels:", "MLOPS906"),
+    ("a notifier that is not here", "labels:",
+     "notifications: [{events: [drift], notifier: 'acme_mail.notify:Mail'}]\nlabels:", "MLOPS305"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "code"), [one[1:] for one in ADVICE], ids=[one[0] for one in ADVICE])
+def test_what_is_rarely_meant_is_a_warning(folder: Path, old: str, new: str, code: str) -> None:
+    edit(folder / "churn.yaml", old, new)
+
+    assert {(one.code, one.level) for one in found(folder)} == {(code, "warning")}
+    assert main(["lint", str(folder), "--no-dags"]) == 0
+    assert main(["lint", str(folder), "--no-dags", "--strict"]) == 1
+    assert main(["lint", str(folder), "--no-dags", "--strict", "--ignore", code]) == 0
+
+
+def test_an_own_rule_or_a_person_who_approves_needs_no_comparison(folder: Path) -> None:
+    edit(folder / "churn.yaml", "    - {rule: slices_no_worse", "    # - {rule: slices_no_worse")
+    edit(folder / "churn.yaml", "gate:\n", "gate:\n  approval: {when: always}\n")
+
+    assert found(folder) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from functools import partial\n\ntrain = partial(print)\n",
+        "from os import path as train\n",
+        "try:\n    import fast\nexcept ImportError:\n    def train(data, target, *, weights, parameters, seed): ...\n",
+        "if True:\n    def train(data, target, **settings): ...\n",
+        "import functools\n@functools.cache\ndef train(everything): ...\n",
+        "from os.path import *\n",
+        "def train(data, target, weights=None, parameters=None, seed=0, extra=1): ...\n",
+        "def train(*args, **kwargs):\n    def rows():\n        yield 1\n    return rows\n",
+    ],
+)
+def test_what_cannot_be_told_from_the_source_or_is_fine_passes(folder: Path, code: str) -> None:
+    (folder / "churn_training.py").write_text(f"{code}\ndef gain(y_true, y_pred): ...\n")
+
+    assert found(folder) == []
+
+
+# Several models
+
+
+def test_names_that_two_models_share_are_errors_once(folder: Path) -> None:
+    (folder / "a.yaml").write_text(SPEC.replace("name: churn\n", "name: other\n"))
+    (folder / "deep").mkdir()
+    for name in ("churn.yaml", "churn_contract.yaml", "churn_training.py"):
+        shutil.copy(folder / name, folder / "deep" / name)
+    edit(folder / "deep" / "churn.yaml", "lake/pred", "../lake/elsewhere/pred")
+
+    findings = found(folder)
+
+    assert [(one.file, one.code) for one in findings] == [("churn.yaml", "MLOPS504"), ("deep/churn.yaml", "MLOPS501")]
+    assert "a.yaml" in findings[0].message
+
+
+def test_one_registered_model_may_not_have_two_writers(folder: Path) -> None:
+    other = SPEC.replace("name: churn\n", "name: other\npromotion: {registered_model: churn}\n")
+    (folder / "other.yaml").write_text(other.replace("lake/predictions", "lake/others"))
+
+    assert [(one.file, one.line, one.code) for one in found(folder)] == [("other.yaml", 2, "MLOPS503")]
+
+
+PROFILES = """\
+profiles:
+  dev: {data: {uri: lake/small}, scoring: {output_uri: scratch}}
+  prod: {mlflow_conn_id: mlflow_main, schedule: {cron: "99 * * * *", start_date: "2024-01-01", on_retrain: false}}
+"""
+
+
+def test_every_profile_is_looked_at_and_named(folder: Path) -> None:
+    (folder / "churn.yaml").write_text(SPEC + PROFILES)
+
+    report = lint([folder], Options(every_profile=True, dags=False))
+
+    wrong = next(one for one in report.findings if one.code == "MLOPS104")
+    assert wrong.profiles == ("prod",)
+    assert wrong.line == len(SPEC.splitlines()) + 3
+    assert report.connections == {"mlflow_dev_airflow": ["churn.yaml"], "mlflow_main": ["churn.yaml"]}
+    assert [one.code for one in found(folder, Options(profiles=("dev",), dags=False))] == []
+    assert "MLOPS104" in [one.code for one in found(folder, Options(profiles=("prod",), dags=False))]
+
+
+def test_a_mistake_under_every_profile_names_none(folder: Path) -> None:
+    (folder / "churn.yaml").write_text(SPEC.replace("training:train", "training:fit") + PROFILES)
+
+    wrong = [one for one in found(folder, Options(every_profile=True, dags=False)) if one.code == "MLOPS302"]
+
+    assert [one.profiles for one in wrong] == [()]
+
+
+def test_a_profile_that_the_file_does_not_have_is_an_error(folder: Path) -> None:
+    (folder / "churn.yaml").write_text(SPEC + PROFILES)
+
+    (wrong,) = found(folder, Options(profiles=("staging",), dags=False))
+
+    assert wrong.code == "MLOPS103"
+    assert "staging" in wrong.message
+
+
+def test_two_profiles_with_one_place_for_predictions_are_a_warning(folder: Path) -> None:
+    (folder / "churn.yaml").write_text(SPEC + "profiles: {dev: {}, prod: {}}\n")
+
+    (wrong,) = found(folder, Options(every_profile=True, dags=False))
+
+    assert (wrong.code, wrong.profiles, wrong.line) == ("MLOPS907", ("prod",), 22)
+
+
+def test_a_mistake_in_a_base_is_told_with_the_bases_line(folder: Path) -> None:
+    (folder / "_base.yaml").write_text("owner: ann\nschedule: {retries: -1}\n")
+    (folder / "churn.yaml").write_text("extends: _base.yaml\n" + SPEC.replace("schedule: {on_retrain: true}\n", ""))
+
+    (wrong,) = found(folder)
+
+    assert (wrong.file, wrong.line, wrong.key) == ("_base.yaml", 2, "schedule.retries")
+    assert found(folder / "_base.yaml") == []
+
+
+# Files as they come
+
+
+def test_files_that_cannot_be_read_are_findings_and_others_are_still_looked_at(folder: Path) -> None:
+    (folder / "latin.yaml").write_bytes(b"\xff\xfe")
+    (folder / "void.yaml").touch()
+    (folder / "list.json").write_text("[1]")
+    (folder / "nowhere.yaml").symlink_to(folder / "gone")
+    (folder / "_base.yaml").write_text("broken: [")
+
+    report = lint([folder], FAST)
+
+    assert report.files == 5
+    assert [(one.file, one.code) for one in report.findings] == [
+        ("latin.yaml", "MLOPS101"),
+        ("list.json", "MLOPS102"),
+        ("nowhere.yaml", "MLOPS101"),
+        ("void.yaml", "MLOPS102"),
+    ]
+
+
+@pytest.mark.parametrize("words", [["gone.yaml"], ["empty"], [".", "--ignore", "E501"]], ids=str)
+def test_wrong_arguments_are_exit_code_2(folder: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "empty").mkdir()
+
+    assert main(["lint", *words, "--no-dags"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_contract_may_be_named_by_itself(folder: Path) -> None:
+    assert found(folder / "churn_contract.yaml") == []
+    edit(folder / "churn_contract.yaml", "type", "tpye")
+
+    assert {one.code for one in found(folder / "churn_contract.yaml")} == {"MLOPS202"}
+
+
+def test_many_files_give_the_same_as_few(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        (folder / f"m{number}.yaml").write_text(
+            SPEC.replace("name: churn\n", f"name: m{number}\n").replace("lake/pred", f"lake{number % 5}/pred")
+        )
+    few = lint([folder], FAST)
+    monkeypatch.setattr(verb, "_SHARED", 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+
+    assert lint([folder], FAST) == few
+    assert [one.code for one in few.findings] == ["MLOPS504"]
+
+
+# Output
+
+
+def test_json_is_stable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(folder / "churn.yaml", "2 months", "two")
+
+    assert main(["lint", ".", "--no-dags", "--json"]) == 1
+
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["files", "findings", "connections"]
+    assert told["files"] == 1
+    (one,) = told["findings"]
+    assert one == {
+        "file": "churn.yaml",
+        "line": 11,
+        "code": "MLOPS102",
+        "key": "train.window.length",
+        "level": "error",
+        "message": "'two' is not a length",
+        "mend": one["mend"],
+        "profiles": [],
+    }
+
+
+def test_text_names_place_code_and_mend(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(folder / "churn.yaml", "training:train", "training:trian")
+
+    assert main(["lint", ".", "--no-dags"]) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(
+        "churn.yaml:7: error MLOPS302: train.function: churn_training.py has no function 'trian'"
+    )
+    assert lines[2:] == ["1 file: 1 error.", "Airflow connections they need: mlflow_default (churn.yaml)."]
+
+
+def test_github_gets_annotations_that_no_text_can_break(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.move(folder / "churn.yaml", folder / "a,b:c.yaml")
+    edit(folder / "a,b:c.yaml", "churn_contract.yaml", '"50%\\nx.yaml"')
+
+    assert main(["lint", ".", "--no-dags", "--format", "github"]) == 1
+
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("::error file=a%2Cb%3Ac.yaml,line=5,title=MLOPS201 contract.path::contract.path leads to")
+    assert "50%25%0Ax.yaml" in line
+
+
+def test_every_code_is_explained_on_its_page() -> None:
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text()
+
+    assert [code for code, (level, _) in CODES.items() if f"| {code} | {level} |" not in page] == []
+
+
+# With Airflow, and with the team's code
+
+
+def test_dags_that_cannot_be_made_are_errors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(folder / "churn.yaml", "name: churn\n", f"name: {'c' * 100}\nowner: ann\nprofile: dev\n")
+    assert found(folder, Options()) == []
+
+    def unserialisable(dag: Any) -> dict[str, Any]:
+        raise TypeError("Object of type set is not JSON serializable")
+
+    from airflow_mlops.cli import lint_dags
+
+    monkeypatch.setattr(lint_dags._serializer(), "to_dict", unserialisable)
+    assert {(one.code, one.level) for one in found(folder, Options())} == {("MLOPS602", "error")}
+
+    def broken(spec: Any, kind: str) -> Any:
+        raise RuntimeError(f"no {kind}")
+
+    monkeypatch.setattr(lint_dags, "make_dag", broken)
+    assert [one.code for one in found(folder, Options())] == ["MLOPS601"] * 3
+
+
+def test_without_airflow_all_else_is_checked_and_it_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_mlops.cli import model_dags
+
+    monkeypatch.setattr(model_dags, "has_airflow", lambda: False)
+    edit(folder / "churn.yaml", "churn_contract", "gone")
+
+    assert main(["lint", "."]) == 1
+    told = capsys.readouterr()
+    assert "MLOPS201" in told.out
+    assert "no DAG was made" in told.err
+
+
+def test_lint_runs_nothing_of_the_team_unless_asked(folder: Path) -> None:
+    (folder / "churn_training.py").write_text("open('ran', 'w').close()\n" + CODE)
+    # Where a step runs elsewhere, only its source is looked at: what is installed there is not known here.
+    elsewhere = "step_runtimes: {train: {name: external_python, python: /opt/gone/python}}\n"
+    (folder / "churn.yaml").write_text(SPEC + elsewhere)
+
+    assert found(folder) == []
+    assert not (folder / "ran").exists()
+    assert found(folder, imports=True) == []
+    assert (folder / "ran").exists()
+
+
+def test_what_importing_finds_is_told_and_harms_no_other(folder: Path) -> None:
+    (folder / "churn_training.py").write_text("import not_installed_anywhere\n" + CODE)
+    (folder / "ends.py").write_text("import os\nos._exit(3)\n" + CODE)
+    (folder / "b.yaml").write_text(
+        SPEC.replace("name: churn\n", "name: b\n").replace("churn_training", "ends").replace("lake/pred", "lake/b")
+    )
+    edit(folder / "churn.yaml", "serialization: skops", "serialization: parquet")
+
+    findings = found(folder, imports=True)
+
+    told = {(one.file, one.key): one for one in findings}
+    assert told["b.yaml", "train.function"].code == "MLOPS304"
+    assert "ended its process (exit code 3)" in told["b.yaml", "train.function"].message
+    assert "not_installed_anywhere" in told["churn_training.py", "train.function"].message
+    assert told["churn.yaml", "train.flavor"].code == "MLOPS404"
+    assert ("b.yaml", "train.flavor") not in told
