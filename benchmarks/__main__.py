@@ -19,7 +19,7 @@ from typing import Any
 
 RESULTS = Path(__file__).with_name("results.json")
 #: Part to the beginnings of its entries' names.
-PARTS = {"training": ("gate-", "training-"), "drift": ("drift",), "scoring": ("scoring",)}
+PARTS = {"training": ("gate-", "training-"), "drift": ("drift",), "scoring": ("scoring",), "parse": ("parse",)}
 
 
 def main(asked: list[str]) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_mlops.compat import DAG, Asset, AssetAlias, task_group
+from airflow_mlops.compat import DAG, AssetAlias, task_group
 from airflow_mlops.core.drift import check_methods
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.factories.parts import (
+    AnyAsset,
     champion_asset_name,
     check_runtimes,
+    dag_with,
     manual_schedule,
     notifications,
     predictions_asset_name,
@@ -67,17 +69,17 @@ def monitoring_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
         ],
         "notifications": notifications(spec),
     }
-    with DAG(
+    with dag_with(
+        run_params("window to watch"),
         dag_id=dag_id or naming.dag_id(f"monitor_{spec.name}", spec.profile, spec.owner),
         description=f"Watch {spec.registered_model} in service",
         doc_md=describe(spec),
         # A schedule that only says how tasks are treated leaves the default.
-        schedule=Asset(name=predictions_asset_name(spec)) if clock is None else clock,
+        schedule=AnyAsset(predictions_asset_name(spec)) if clock is None else clock,
         start_date=start_date(settings),
         catchup=settings.catchup,
         max_active_runs=_runs_at_a_time(spec),
         tags=sorted({"airflow_mlops", "monitoring", spec.name, *spec.tags}),
-        params=run_params("window to watch"),
         default_args=task_defaults(spec, settings),
     ) as dag:
         plan = PlanMonitoringOperator(

@@ -10,6 +10,7 @@ from airflow_mlops.compat import DAG, AssetAlias, task_group
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.factories.parts import (
     check_runtimes,
+    dag_with,
     manual_schedule,
     notifications,
     predictions_asset_name,
@@ -48,7 +49,8 @@ def scoring_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
             f"(it starts from the specification's folder), or set scoring.check_contract to false."
         )
     data = data_settings(spec, scored_data(spec))
-    with DAG(
+    with dag_with(
+        run_params("window to score"),
         dag_id=dag_id or naming.dag_id(f"score_{spec.name}", spec.profile, spec.owner),
         description=f"Score batches with {spec.registered_model}",
         doc_md=describe(spec),
@@ -57,7 +59,6 @@ def scoring_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
         catchup=scoring.schedule.catchup,
         max_active_runs=scoring.schedule.max_active_runs,
         tags=sorted({"airflow_mlops", "scoring", spec.name, *spec.tags}),
-        params=run_params("window to score"),
         default_args=task_defaults(spec, scoring.schedule),
     ) as dag:
         plan = PlanScoringOperator(

@@ -12,6 +12,7 @@ from airflow_mlops.factories.parts import (
     TEXT,
     champion_asset_name,
     check_runtimes,
+    dag_with,
     manual_schedule,
     notifications,
     start_date,
@@ -19,7 +20,6 @@ from airflow_mlops.factories.parts import (
     timetable,
     window_params,
 )
-from airflow_mlops.operators.approval import ApproveModelOperator
 from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
 from airflow_mlops.operators.model import EvaluateModelOperator, GateModelOperator, TrainModelOperator
 from airflow_mlops.operators.plan import PlanRunOperator
@@ -54,7 +54,8 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
     train = spec.train.model_dump(mode="json")
     code_path = str(code_folder(spec))
     told = notifications(spec)
-    with DAG(
+    with dag_with(
+        _params(spec),
         dag_id=dag_id or naming.dag_id(f"train_{spec.name}", spec.profile, spec.owner),
         description=spec.description or f"Train, gate and promote {spec.name}",
         doc_md=describe(spec),
@@ -63,7 +64,6 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
         catchup=spec.schedule.catchup,
         max_active_runs=spec.schedule.max_active_runs,
         tags=sorted({"airflow_mlops", "training", spec.name, *spec.tags}),
-        params=_params(spec),
         default_args=task_defaults(spec, spec.schedule),
     ) as dag:
         plan = PlanRunOperator(
@@ -152,6 +152,9 @@ def training_dag(spec: ModelSpec, *, dag_id: str | None = None) -> DAG:
         )
         approval = None
         if spec.gate.approval.when != "never":
+            # Imported here: what Airflow asks people with is paid for only where somebody is asked.
+            from airflow_mlops.operators.approval import ApproveModelOperator
+
             approval = ApproveModelOperator(
                 task_id="approve",
                 version=version.output,

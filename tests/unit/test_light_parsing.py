@@ -16,6 +16,7 @@ HEAVY = (
 )  # fmt: skip
 #: Airflow itself loads these in places; what counts is what the package adds.
 SHELLS = (
+    "factories.fleet",
     "factories.monitoring",
     "factories.scoring",
     "factories.training",
@@ -57,6 +58,7 @@ def test_parsing_the_flights_dags_loads_no_heavy_library() -> None:
     )
 
     assert "airflow_mlops.factories.training" in modules
+    assert "airflow_mlops.operators.approval" not in modules, "no person is asked in these DAGs"
     assert heavy(modules) == []
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from airflow_mlops import ModelSpec, load_spec, training_dag
-from airflow_mlops.compat import CronDataIntervalTimetable
+from airflow_mlops.compat import AssetAny, CronDataIntervalTimetable
 from airflow_mlops.errors import InvalidSpecError
+from tests.support.airflow_versions import starting_assets, starting_condition
 
 TEMPLATES = Path(__file__).parents[3] / "airflow_mlops" / "templates"
 
@@ -104,9 +105,8 @@ def test_a_schedule_has_intervals_with_a_length() -> None:
 def test_assets_start_a_run_one_by_one() -> None:
     dag = training_dag(spec(schedule={"on_assets": ["flights_drift", "flights_labels"]}))
 
-    condition = dag.timetable.asset_condition
-    assert type(condition).__name__ == "AssetAny"
-    assert {asset.name for asset in condition.objects} == {"flights_drift", "flights_labels"}
+    assert isinstance(starting_condition(dag), AssetAny)
+    assert set(starting_assets(dag)) == {"flights_drift", "flights_labels"}
 
 
 @pytest.mark.parametrize(
