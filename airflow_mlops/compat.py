@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow.exceptions import AirflowClusterPolicySkipDag as AirflowClusterPolicySkipDag
     from airflow.models.dagbag import DagBag as DagBag
     from airflow.providers.standard.operators.hitl import HITLOperator as HITLOperator
     from airflow.sdk import DAG as DAG
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from airflow.sdk import chain as chain
     from airflow.sdk import conf as conf
     from airflow.sdk import get_current_context as get_current_context
+    from airflow.sdk import get_parsing_context as get_parsing_context
     from airflow.sdk import task as task
     from airflow.sdk import task_group as task_group
     from airflow.sdk.bases.xcom import BaseXCom
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from airflow.sdk.exceptions import AirflowSkipException as AirflowSkipException
     from airflow.sdk.exceptions import TaskDeferred as TaskDeferred
     from airflow.sdk.observability.stats import Stats as Stats
+    from airflow.serialization.serialized_objects import DagSerialization as DagSerialization
     from airflow.triggers.base import BaseTrigger as BaseTrigger
     from airflow.triggers.base import TriggerEvent as TriggerEvent
     from packaging.version import Version
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
 
 #: name -> where it is found, newest Airflow first, as ``module:attribute``.
 _PATHS: dict[str, tuple[str, ...]] = {
+    "AirflowClusterPolicySkipDag": ("airflow.exceptions:AirflowClusterPolicySkipDag",),
     "AirflowException": ("airflow.sdk.exceptions:AirflowException", "airflow.exceptions:AirflowException"),
     "AirflowFailException": ("airflow.sdk.exceptions:AirflowFailException", "airflow.exceptions:AirflowFailException"),
     "AirflowNotFoundException": (
@@ -88,6 +92,10 @@ _PATHS: dict[str, tuple[str, ...]] = {
     ),
     "DAG": ("airflow.sdk:DAG", "airflow.models.dag:DAG"),
     "DagBag": ("airflow.dag_processing.dagbag:DagBag", "airflow.models.dagbag:DagBag"),
+    "DagSerialization": (
+        "airflow.serialization.serialized_objects:DagSerialization",
+        "airflow.serialization.serialized_objects:SerializedDAG",
+    ),
     "DeltaDataIntervalTimetable": (
         "airflow.sdk:DeltaDataIntervalTimetable",
         "airflow.timetables.interval:DeltaDataIntervalTimetable",
@@ -108,9 +116,16 @@ _PATHS: dict[str, tuple[str, ...]] = {
     "chain": ("airflow.sdk:chain", "airflow.models.baseoperator:chain"),
     "conf": ("airflow.sdk:conf", "airflow.configuration:conf"),
     "get_current_context": ("airflow.sdk:get_current_context", "airflow.operators.python:get_current_context"),
+    "get_parsing_context": (
+        "airflow.sdk:get_parsing_context",
+        "airflow.utils.dag_parsing_context:get_parsing_context",
+    ),
     "task": ("airflow.sdk:task", "airflow.decorators:task"),
     "task_group": ("airflow.sdk:task_group", "airflow.decorators:task_group"),
 }
+
+#: What a provider's module raises while it loads on an Airflow that is too old for it.
+_NOT_HERE = "AirflowOptionalProviderFeatureException"
 
 __all__ = ["AIRFLOW_3", "AIRFLOW_VERSION", *sorted(_PATHS)]
 
@@ -123,6 +138,10 @@ def _find(name: str) -> Any:
         except ModuleNotFoundError as exc:
             # Only the absence of the path itself sends us on; a broken installation must show its real cause.
             if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+                raise
+            continue
+        except Exception as exc:
+            if type(exc).__name__ != _NOT_HERE:
                 raise
             continue
         try:

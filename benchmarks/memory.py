@@ -79,6 +79,10 @@ def measure(home: Path) -> dict[str, tuple[float, float]]:
     services = Services(home, home / "dags", env=env, say=lambda line: print(line, file=sys.stderr, flush=True))
     with services, AirflowAPI(services.airflow_url, services.user, services.password, check=services.check) as api:
         operators = play(api, lake)
+        # A task's line comes after its state: its process ends a moment later.
+        until = time.monotonic() + 60
+        while '"rollback"' not in log.read_text() and time.monotonic() < until:
+            time.sleep(0.5)
     return by_operator((json.loads(line) for line in log.read_text().splitlines()), operators)
 
 

@@ -50,6 +50,8 @@ def train(
 
     numbers = [name for name in data.columns if is_numeric_dtype(data[name]) or is_bool_dtype(data[name])]
     categories = [name for name in data.columns if name not in numbers]
+    # Before pandas 3 a missing text is None, which the encoder would take for a category of its own.
+    data = data.assign(**{name: data[name].where(data[name].notna(), np.nan) for name in categories})
     # A category that training never saw is treated as a missing one: the trees have a branch for missing values.
     encoder = OrdinalEncoder(
         handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan, dtype=np.float64

@@ -71,15 +71,26 @@ def facts_of(model: Model) -> Facts:
 
 
 def collisions(facts: Iterable[Facts]) -> Iterator[Finding]:
-    """Yield every model that takes a name which an earlier one has, profile by profile."""
-    first: dict[tuple[Any, ...], Facts] = {}
+    """Yield every model that takes a name which an earlier one has under the same profile.
+
+    A file without profiles takes any, so what was looked at without one stands beside every profile of the others.
+    """
+    takers: dict[tuple[str, str], list[Facts]] = {}
     for model in facts:
         for one in model.taken:
-            known = first.setdefault((model.profile, one.code, one.value), model)
-            # Two models of one name collide in everything else, too: the name alone is told.
-            if known.file != model.file and (one.code == "MLOPS501" or known.name != model.name):
+            earlier = takers.setdefault((one.code, one.value), [])
+            known = next((other for other in earlier if _collide(other, model, one.code)), None)
+            earlier.append(model)
+            if known is not None:
                 message = f"{one.what} {one.value!r} is also that of {known.file}"
                 yield _under(model, finding(one.code, one.place, one.key, message, one.mend))
+
+
+def _collide(one: Facts, other: Facts, code: str) -> bool:
+    if one.file == other.file or (one.profile != other.profile and None not in (one.profile, other.profile)):
+        return False
+    # Two models of one name collide in everything else, too: the name alone is told.
+    return code == "MLOPS501" or one.name != other.name
 
 
 def shared_outputs(facts: Iterable[Facts]) -> Iterator[Finding]:

@@ -27,8 +27,14 @@ def emit(text: str) -> None:
     """Print a result to the real standard output; a reader that has seen enough, as ``head``, ends the verb quietly."""
     out = _results[-1] if _results else sys.stdout
     try:
-        print(text, file=out, flush=True)
+        print(_printable(text, out), file=out, flush=True)
     except BrokenPipeError:
         # What Python would still flush at its end has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+def _printable(text: str, out: TextIO) -> str:
+    """Return the text with what the terminal's encoding lacks written as an escape, such as bytes of a file's name."""
+    encoding = out.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

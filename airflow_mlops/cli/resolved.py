@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ from airflow_mlops.spec.strict import CREDENTIALS, secret_in
 
 HIDDEN = "(hidden)"
 _COLUMN = 72
+#: What a specification may hold and a log should not: signed addresses, webhooks, what a request is authorised with.
+_SECRET_LOOK = re.compile(
+    r"[?&;][\w.-]*(?:token|secret|passw(?:or)?d|pwd|sig|signature|api-?_?key|access-?_?key|accountkey|credential)=[^&;\s]"
+    r"|://hooks\.|^(?:bearer|basic) +\S",
+    re.IGNORECASE,
+)
+_SECRET_KEY = re.compile(r"(?:^|[_-])(?:authorization|webhook(?:_url)?|dsn|connection_string)$", re.IGNORECASE)
 
 Location = tuple[Any, ...]
 
@@ -71,10 +79,14 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(one, str(name)) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, str) and (CREDENTIALS.search(value) or (value and secret_in({key: ""}))):
-        return HIDDEN
-    return value
+        return [_plain(one, key) for one in value]
+    return HIDDEN if isinstance(value, str) and value and _is_secret(key, value) else value
+
+
+def _is_secret(key: str, value: str) -> bool:
+    return bool(
+        CREDENTIALS.search(value) or _SECRET_LOOK.search(value) or _SECRET_KEY.search(key) or secret_in({key: ""})
+    )
 
 
 def _locations(values: Mapping[str, Any], above: Location) -> Iterator[Location]:
@@ -114,6 +126,8 @@ def _words(layered: Layered, origin: Mapping[str, Any]) -> str:
     if origin["from"] == "default":
         return "default"
     file = Path(origin["file"])
-    shown = file.name if file.parent == layered.file.parent else str(file)
+    # A base is known by its whole path, a model's file as it was asked for.
+    beside = file == layered.file or file.parent == layered.file.resolve().parent
+    shown = file.name if beside else str(file)
     kinds = {"file": "", "base": "base ", "profile": f"profile {origin.get('profile')}, "}
     return f"{kinds[origin['from']]}{shown}:{origin['line']}"

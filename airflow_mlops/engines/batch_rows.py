@@ -151,7 +151,8 @@ def _null_for_empty(rows: pyarrow.Table) -> pyarrow.Table:
 
     for number, field in enumerate(rows.schema):
         if pyarrow.types.is_string(field.type):
-            text = rows.column(number)
+            # Before pyarrow 23 if_else makes an array that cannot be read of a slice of text, so it gets a copy.
+            text = rows.column(number).combine_chunks()
             rows = rows.set_column(number, field.name, compute.if_else(compute.equal(text, ""), None, text))
     return rows
 

@@ -335,7 +335,7 @@ def _settled(database: duckdb.DuckDBPyConnection, report: ScoringReport, key: Jo
         "SELECT count(*) FILTER (label IS NULL), count(*) FILTER (differ AND label IS NOT NULL), "
         "coalesce(sum(n - 1) FILTER (NOT differ), 0) FROM settled",
     )
-    table = database.execute("SELECT row, label FROM settled WHERE label IS NOT NULL ORDER BY row").to_arrow_table()
+    table = database.sql("SELECT row, label FROM settled WHERE label IS NOT NULL ORDER BY row").to_arrow_table()
     return Joined(
         rows=rows,
         table=table,

@@ -87,7 +87,8 @@ def current_champion(client: MlflowClient, name: str, alias: str) -> Champion | 
         model_digest=facts.model_digest,
         features=facts.features,
         train_window=facts.train_window,
-        window=head.body.window or facts.window,
+        # The entry's alone, as promotion compares it: a tag that was set later says nothing of what serves.
+        window=head.body.window,
         model_id=facts.model_id,
         run_id=facts.run_id,
         profile_uri=facts.profile_uri,

@@ -100,7 +100,7 @@ def load_models(folder: str | Path, *, profile: str | None = None, owner: str | 
         else:
             models.update(dags)
     for file, text in models.errors.items():
-        _log.error("%s", text)
+        _log.error("%s", _storable(text))
         _refuse(file, text)
     return models
 
@@ -201,7 +201,7 @@ def _refuse(file: Path, text: str) -> None:
     """Have Airflow record ``text`` as the import error of ``file``."""
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", file.stem)[:100]
     # Leaving the context makes it known to Airflow, as it does with every DAG.
-    with DAG(dag_id=f"not_loaded__{stem}__{digest_of(str(file))[:8]}", schedule=None) as dag:
+    with DAG(dag_id=f"not_loaded__{stem}__{digest_of(ascii(file))[:8]}", schedule=None) as dag:
         dag.validate = partial(_record, file, text)
 
 
@@ -212,7 +212,7 @@ def _record(file: Path, text: str) -> None:
         bag: Any = frame.f_locals.get("self")
         if isinstance(getattr(bag, "import_errors", None), dict) and hasattr(bag, "bag_dag"):
             absolute = Path(os.path.abspath(file))  # noqa: PTH100  # links are not followed, as Airflow does not
-            bag.import_errors[_key(absolute, getattr(bag, "bundle_path", None))] = text
+            bag.import_errors[_storable(_key(absolute, getattr(bag, "bundle_path", None)))] = _storable(text)
             raise _skip()
         if frame.f_back is None:
             break
@@ -226,6 +226,11 @@ def _key(file: Path, bundle: Path | None) -> str:
     if bundle is not None and file.is_relative_to(bundle):
         return str(file.relative_to(bundle))
     return str(file)
+
+
+def _storable(text: str) -> str:
+    """Return a text that a database keeps: no NUL, and no bytes of a file's name that are no UTF-8."""
+    return text.replace("\x00", "?").encode(errors="replace").decode()
 
 
 def _skip() -> Exception:

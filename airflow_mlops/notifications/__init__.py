@@ -61,7 +61,27 @@ def send(notice: Notice, spec: NotificationSpec, context: Context) -> None:
     # A notifier writes its own fields into the context that it is called with.
     own: Any = copy.copy(context)
     own[NAME] = notice
+    failed = _failures(made)
     made(own)
+    if failed:
+        raise failed[0]
+
+
+def _failures(notifier: Any) -> list[Exception]:
+    """Return a list that gets what the notifier's own work raises: before 3.2 Airflow only logs it."""
+    failed: list[Exception] = []
+    notify = getattr(notifier, "notify", None)
+    if notify is not None:
+
+        def noted(context: Any) -> None:
+            try:
+                notify(context)
+            except Exception as exc:
+                failed.append(exc)
+                raise
+
+        notifier.notify = noted
+    return failed
 
 
 _HINT = (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.compat import Asset, AssetAlias
+from airflow_mlops.compat import AIRFLOW_VERSION, Asset, AssetAlias
 from airflow_mlops.operators.base import as_bool
 from airflow_mlops.operators.context import is_backfill
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_mlops.compat import Context
 
 log = logging.getLogger(__name__)
+_TAKES_OBJECTS = AIRFLOW_VERSION.release >= (3, 2)
 
 
 def aliases(outlets: Any) -> list[AssetAlias]:
@@ -24,9 +27,27 @@ def aliases(outlets: Any) -> list[AssetAlias]:
 def emit(context: Context, outlet: AssetAlias, extra: Mapping[str, Any]) -> None:
     """Add an event of the Asset that has the alias's name; Airflow publishes it if the task succeeds.
 
-    :param extra: plain JSON, what consumers read.
+    :param extra: plain JSON, what consumers read. Airflow before 3.2 takes no objects and lists there (it fails the
+        task after its work is done), so there those of its values that are such arrive as JSON text.
     """
-    context["outlet_events"][outlet].add(Asset(outlet.name), extra=dict(extra))
+    given = {key: value if _TAKES_OBJECTS else _flat(value) for key, value in extra.items()}
+    context["outlet_events"][outlet].add(Asset(outlet.name), extra=given)
+
+
+def read_extra(event: Any) -> dict[str, Any]:
+    """Return what an event says, the same on every Airflow; nothing for an event without an extra."""
+    return {key: _full(value) for key, value in (getattr(event, "extra", None) or {}).items()}
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping | list | tuple) else value
+
+
+def _full(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def is_silent(context: Context, emit_in_backfill: bool | str) -> bool:

@@ -50,7 +50,7 @@ def _page(dag_id: str, run_id: str, task_id: str = "", map_index: int = -1) -> s
         return None
     dag, run, task = (quote(part, safe="") for part in (dag_id, run_id, task_id))
     if not AIRFLOW_3:
-        chosen = f"&task_id={task}" if task else ""
+        chosen = (f"&task_id={task}" if task else "") + (f"&map_index={map_index}" if map_index >= 0 else "")
         return f"{base.rstrip('/')}/dags/{dag}/grid?dag_run_id={run}{chosen}"
     mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
     return f"{base.rstrip('/')}/dags/{dag}/runs/{run}" + (f"/tasks/{task}{mapped}" if task else "")

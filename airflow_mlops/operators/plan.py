@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.records import RunPlan
+from airflow_mlops.operators.asset_events import read_extra
 from airflow_mlops.operators.base import StepOperator
 from airflow_mlops.operators.context import last_complete_interval
 from airflow_mlops.operators.windows import anchor_window, triggering_events
@@ -87,7 +88,7 @@ class PlanRunOperator(StepOperator[RunPlan]):
         """Return the retrains that the run's events ask for, and whether every event asks for one."""
         if self.window_start or self.window_end:
             return {}
-        extras = [getattr(event, "extra", None) or {} for event in triggering_events(context)]
+        extras = [read_extra(event) for event in triggering_events(context)]
         # What other DAGs call a request is theirs; ours are ids.
         asked = [extra["request"] for extra in extras if _REQUEST.fullmatch(str(extra.get("request") or ""))]
         return {"requests": list(dict.fromkeys(asked)), "only_requests": len(asked) == len(extras)} if asked else {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.core.records import Window
 from airflow_mlops.core.windows import parse_window, partition_window
 from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.operators.asset_events import read_extra
 from airflow_mlops.operators.context import is_backfill, run_type
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _windows(events: Iterable[Any]) -> tuple[list[tuple[Window, str]], int]:
     found: list[tuple[Window, str]] = []
     names = []
     for event in events:
-        extra: Mapping[str, Any] = getattr(event, "extra", None) or {}
+        extra = read_extra(event)
         asset = getattr(getattr(event, "asset", None), "name", None) or getattr(event, "uri", "an Asset")
         names.append(str(asset))
         reason = f"Asset event of {asset}" + (f": {extra['reason']}" if extra.get("reason") else "")

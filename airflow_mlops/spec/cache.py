@@ -63,7 +63,7 @@ class SpecCache:
         :param given: the profile and owner that were asked for.
         """
         header = {"form": _FORM, "folder": str(folder), "given": dict(given), "code": _code_state()}
-        opened = cls(header=header, name=f"{digest_of([str(folder), dict(given)])[:32]}.json")
+        opened = cls(header=header, name=f"{digest_of([ascii(folder), dict(given)])[:32]}.json")
         for place in places():
             try:
                 kept = _read_trusted(place, opened.name)
@@ -100,11 +100,20 @@ class SpecCache:
             self.put(file, state, entry.data, None if base is None else Path(base["path"]))
         return entry
 
-    def put(self, file: Path, state: State, data: Mapping[str, Any] | None, base: Path | None) -> None:
+    def put(
+        self,
+        file: Path,
+        state: State,
+        data: Mapping[str, Any] | None,
+        base: Path | None,
+        base_state: State | None = None,
+    ) -> None:
         """Keep what a file says. What JSON would change is not kept.
 
+        :param state: what the file looked like before it was read: a change while it is read then counts as one.
         :param data: its merged keys; None: it is no model.
         :param base: the file that it extends.
+        :param base_state: as ``state``; None: what the base looks like now.
         """
         if data is not None and not _survives(data):
             return
@@ -113,7 +122,7 @@ class SpecCache:
             if _is_young(state):
                 entry["young"] = _content(file)
             if base is not None:
-                base_state = self._base_state(str(base))
+                base_state = base_state or self._base_state(str(base))
                 if base_state is None:
                     return
                 entry["base"] = {

@@ -91,10 +91,13 @@ def read_models(
         try:
             spec, layered = resolve_spec(found.path, given)
         except Exception as exc:  # noqa: BLE001  # a plug-in's mistake is one model's, too
-            if only is None:
+            # A file that was removed since it was listed is no mistake; a link that leads nowhere is one.
+            if only is None and os.path.lexists(found.path):
                 yield found.path, exc
             continue
-        kept.put(found.path, found.state, layered.data, layered.files[1] if len(layered.files) > 1 else None)
+        base = next((layer for layer in layered.layers if layer.file != layered.file), None)
+        file, state = (base.file, base.state) if base is not None else (None, None)
+        kept.put(found.path, found.state, layered.data, file, state)
         if only is None or only(spec.name):
             yield found.path, spec
     if only is None:
@@ -185,9 +188,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[FoundFil
         elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
             path = folder / entry.name
             # Path.resolve() fails on a link to itself.
-            yield FoundFile(
-                path, _state(entry), Path(os.path.realpath(path)).parent if entry.is_symlink() else real
-            )
+            yield FoundFile(path, _state(entry), Path(os.path.realpath(path)).parent if entry.is_symlink() else real)
 
 
 def _state(entry: os.DirEntry[str]) -> State:

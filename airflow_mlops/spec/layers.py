@@ -18,6 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.spec.cache import State, state_of
 from airflow_mlops.spec.model import ModelSpec
 from airflow_mlops.spec.yaml_lines import Locate, load_yaml
 
@@ -81,6 +82,8 @@ class Layer:
     keys: tuple[str, ...]
     data: Mapping[str, Any]
     line_of: Locate
+    #: What the file looked like before it was read; None for a part of it.
+    state: State | None = None
 
     def place(self, location: Sequence[Any]) -> str:
         """Return ``FILE, line N`` of a key in this layer."""
@@ -222,11 +225,15 @@ def _whole(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _read(file: Path, what: str) -> Layer:
+    try:
+        state = state_of(file.stat())
+    except (OSError, ValueError):
+        state = None  # reading it says why
     data, line_of = load_yaml(file)
     if not isinstance(data, Mapping):
         held = "nothing" if data is None else type(data).__name__
         raise InvalidSpecError(f"{file}: {what}; this file holds {held}.")
-    layer = Layer(file, (), data, line_of)
+    layer = Layer(file, (), data, line_of, state)
     if "folder" in data:
         raise InvalidSpecError(f"{layer.place(('folder',))}: 'folder' is set by the loader; remove it.")
     return layer

@@ -18,6 +18,7 @@ from airflow_mlops.spec.templates import forbidden_templates
 PROFILE_VARIABLE = "AIRFLOW_MLOPS_PROFILE"
 OWNER_VARIABLE = "AIRFLOW_MLOPS_OWNER"
 
+_KEY = re.compile(r"[a-z_]+(?:\.[a-z_]+|\[\d+\])*(?= )")
 #: What pydantic calls what YAML calls otherwise.
 _WORDS = {"a valid tuple": "a list", "a valid dictionary": "a mapping", "a valid list": "a list"}
 
@@ -82,7 +83,7 @@ def _checked(layered: Layered, given: Mapping[str, str]) -> tuple[ModelSpec | No
         spec = spec_of(layered.data, chosen, layered.file.resolve().parent)  # type: ignore[arg-type]  # None: no profile
     except ValidationError as exc:
         for error in exc.errors():
-            location = tuple(error["loc"])
+            location = tuple(error["loc"]) or _named_in(error)
             place = _place(layered, given, location)
             mistakes.append(f"{place}: {_sentence(error)}{_profile_hint(layered, error)}")
     for location, said in forbidden_templates(layered.data):
@@ -94,6 +95,14 @@ def _place(layered: Layered, given: Mapping[str, str], location: tuple[Any, ...]
     if location[:1] and given.get(location[0]):
         return f"{layered.file}, with {location[0]} {given[location[0]]!r} given by argument or environment variable"
     return layered.place(location)
+
+
+def _named_in(error: Any) -> tuple[Any, ...]:
+    """Return the key that the words begin with, where two parts disagree and no key is meant by itself."""
+    found = _KEY.match(error["msg"].removeprefix("Value error, "))
+    parts = re.findall(r"\w+", found[0]) if found else []
+    known = parts and parts[0] in ModelSpec.model_fields
+    return tuple(int(part) if part.isdigit() else part for part in parts) if known else ()
 
 
 def _profile_hint(layered: Layered, error: Any) -> str:

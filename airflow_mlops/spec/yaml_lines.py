@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from yaml.reader import ReaderError
@@ -73,8 +73,8 @@ def load_yaml(path: str | Path) -> tuple[Any, Locate]:
         size = file.stat().st_size
         if size > MOST_BYTES:
             raise InvalidSpecError(
-                f"{file} has {size:,} bytes; what is read here has at most {MOST_BYTES:,}. Move data out of the folder, "
-                f"or give it a name that begins with `_`."
+                f"{file} has {size:,} bytes; what is read here has at most {MOST_BYTES:,}. Move data out of the "
+                f"folder, or give it a name that begins with `_`."
             )
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as exc:
@@ -121,7 +121,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Locate]:
     except ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         raise InvalidSpecError(
-            f"{name}, line {line}: this is not valid YAML: the character {chr(exc.character)!r} may not stand here. Remove it."
+            f"{name}, line {line}: this is not valid YAML: the character {chr(exc.character)!r} may not stand here. "
+            f"Remove it."
         ) from exc
     except yaml.YAMLError as exc:
         raise InvalidSpecError(f"{name}: this is not valid YAML: {' '.join(str(exc).split())}.") from exc
@@ -192,7 +193,7 @@ class _Builder:
             seen[key] = at
             merges = merges or key_node.tag == _MERGE
         if merges:
-            self._merge(node, above[:-1])
+            self._merge(cast("yaml.MappingNode", node), above[:-1])
         return {self._scalar(key_node): self.build(value_node, above) for key_node, value_node in node.value}
 
     def _merge(self, node: yaml.MappingNode, above: tuple[int, ...]) -> None:
@@ -209,7 +210,7 @@ class _Builder:
             for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
                 if not isinstance(source, yaml.MappingNode):
                     raise InvalidSpecError(
-                        f"{self._name}, line {source.start_mark.line + 1}: `<<` takes a mapping, or a list of mappings, "
+                        f"{self._name}, line {source.start_mark.line + 1}: `<<` takes a mapping or a list of them, "
                         f"such as `<<: *shared`."
                     )
                 self._merge(source, above)

@@ -95,8 +95,8 @@ def _once_more(work: Work, payload: PromotePayload, wish: Wish, lost: Promotion)
             # Somebody acted while it was measured: whether that was one more older window is looked at anew.
             continue
         if decision.verdict == "needs_approval":
-            said = "Every rule passed, but whoever approved it was shown another comparison. Clear evaluate to be asked anew"
-            return _told(record, f"It was judged again against {against}. {said}.")
+            said = f"Judged again against {against}, it passed every rule, but no person was shown that comparison."
+            return _told(record, f"{said} Clear the run's evaluate task to be asked anew.")
         if not decision.lets_through:
             outcome = "needs_attention" if decision.is_failure else "superseded"
             said = f"Judged again against {against}: {decision.verdict}. {decision.sentence}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,16 +33,10 @@ def mlflow_connection(mlflow_server: MLflowServer, monkeypatch: pytest.MonkeyPat
 def run_dag(airflow_database: None, mlflow_connection: str) -> Iterator[Callable[..., Any]]:
     """Run a DAG to its end with ``dag.test()``; returns task states and records by task id."""
 
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from tests.support.airflow_versions import run_to_its_end
 
     def run(dag: Any, **conf: Any) -> Ran:
-        # dag.test() wants the DAG in the database; a DAG file in the folder would get there through the processor.
-        DagBundlesManager().sync_bundles_to_db()
-        bag = DagBag(dag_folder=os.devnull)
-        bag.bag_dag(dag)
-        sync_bag_to_db(bag, "dags-folder", None)
-        return Ran(dag, dag.test(run_conf=conf, logical_date=None))
+        return Ran(dag, run_to_its_end(dag, conf))
 
     return run
 
@@ -52,16 +45,12 @@ class Ran:
     """A finished run: its state, its tasks' states, and what each pushed."""
 
     def __init__(self, dag: Any, dag_run: Any) -> None:
-        from airflow.models.xcom import XComModel
-        from airflow.utils.session import create_session
-        from sqlalchemy import select
+        from tests.support.airflow_versions import pushed_in
 
         self.state = str(getattr(dag_run.state, "value", dag_run.state))
         self.run_id = dag_run.run_id
         self.tasks = {ti.task_id: str(ti.state) for ti in dag_run.get_task_instances()}
-        mine = select(XComModel).where(XComModel.dag_id == dag.dag_id, XComModel.run_id == dag_run.run_id)
-        with create_session() as session:
-            found = [(x.task_id, x.key, x.map_index, XComModel.deserialize_value(x)) for x in session.scalars(mine)]
+        found = pushed_in(dag.dag_id, dag_run.run_id)
         self.xcoms = {(task, key): value for task, key, _, value in found}
         self._by_index = sorted(
             (((task, key, index), value) for task, key, index, value in found if index >= 0), key=lambda pair: pair[0]

@@ -113,6 +113,20 @@ def test_a_bad_file_is_one_import_error_under_its_own_path(dags: Path, change: t
     assert told in bag.import_errors[str(bad)]
 
 
+def test_an_error_holds_nothing_that_a_database_refuses(dags: Path) -> None:
+    bad = write(dags, "bad", MODEL, "serialization", "serialisation")
+    bad.rename(bad.with_name(os.fsdecode(b"b\xe4d.yaml")))
+    write(dags, "nul", MODEL, "name: nul", 'name: nul\nextends: "_\\0.yaml"')
+
+    bag = bag_of(dags)
+
+    assert set(bag.dags) == GOOD_DAGS
+    assert sorted(Path(path).name for path in bag.import_errors) == ["b?d.yaml", "nul.yaml"]
+    for said in (*bag.import_errors, *bag.import_errors.values()):
+        assert "\0" not in said
+        said.encode()
+
+
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 has no bundles")
 def test_in_a_bundle_the_path_starts_from_its_folder(dags: Path) -> None:
     write(dags, "bad", MODEL, "serialization", "serialisation")

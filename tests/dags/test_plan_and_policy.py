@@ -17,6 +17,7 @@ from airflow_mlops import (
 from airflow_mlops.compat import DAG, AirflowFailException, AirflowSkipException, AssetAlias, task
 from airflow_mlops.core.monitoring_records import MonitoredWindow, ServedModel
 from airflow_mlops.core.policy import request_id
+from tests.support.airflow_versions import events_of
 from tests.support.candidates import make_bench, month
 
 NAME = "plan_and_policy"
@@ -70,7 +71,7 @@ def test_tasks_are_mapped_over_the_plans_and_the_policy_reads_what_they_found(
     decision = PolicyDecision.from_xcom(ran.record("act"))
     assert (decision.action, decision.request) == ("retrain", request_id(NAME, month(3)))
     assert ran.record("act", "reasons")[0] == decision.sentence
-    assert emitted() == [
+    assert events_of(NAME) == [
         (f"{NAME}_retrain", {"model": NAME, "window": window, "reason": decision.reason, "request": decision.request})
     ]
 
@@ -132,18 +133,3 @@ def test_what_was_found_of_two_windows_is_remembered_though_the_third_failed(run
     assert ran.tasks["act_on_final"] == "skipped", "there was nothing left to measure"
     assert "1 of 3 windows" in ran.record("act", "reasons")[-1]
     assert str(month(4)) in ran.record("act", "reasons")[-1]
-
-
-def emitted() -> list[tuple[str, Any]]:
-    """Return the Asset events of the DAG: Asset and extra."""
-    from airflow.models.asset import AssetEvent, AssetModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        mine = (
-            select(AssetModel.name, AssetEvent.extra)
-            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
-            .where(AssetEvent.source_dag_id == NAME)
-        )
-        return [(str(name), extra) for name, extra in session.execute(mine)]

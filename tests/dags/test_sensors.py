@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from airflow_mlops.compat import DAG, task
+from airflow_mlops.compat import AIRFLOW_3, DAG, task
 from airflow_mlops.sensors.data import DataArrivalSensor
 from airflow_mlops.sensors.model import ModelAliasSensor
 from airflow_mlops.triggers.base import Look, Question
 from airflow_mlops.triggers.data import DataArrivalQuestion
 from airflow_mlops.triggers.model import ModelAliasQuestion
+from tests.support.airflow_versions import what_runs_triggers
 from tests.support.data_steps import day, write_parquet
 from tests.support.served import serve
 
@@ -52,16 +53,15 @@ def arrive(folder: Path) -> None:
 @pytest.fixture
 def triggers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the triggers that ``dag.test()`` ran, each as it runs."""
-    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
-
     ran: list[str] = []
-    real = InProcessTestSupervisor.run_trigger_in_process
+    place, name = what_runs_triggers()
+    real = getattr(place, name)
 
-    def counted(*, trigger: Any, ti: Any) -> Any:
-        ran.append(type(trigger).__name__)
-        return real(trigger=trigger, ti=ti)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        ran.append(type(kwargs["trigger"] if "trigger" in kwargs else args[0]).__name__)
+        return real(*args, **kwargs)
 
-    monkeypatch.setattr(InProcessTestSupervisor, "run_trigger_in_process", counted)
+    monkeypatch.setattr(place, name, counted)
     return ran
 
 
@@ -72,9 +72,13 @@ def rescheduled(dag_id: str, run_id: str) -> set[str]:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    mine = select(TaskInstance.task_id).join(TaskReschedule, TaskReschedule.ti_id == TaskInstance.id)
+    if AIRFLOW_3:
+        mine = select(TaskInstance.task_id).join(TaskReschedule, TaskReschedule.ti_id == TaskInstance.id)
+        mine = mine.where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
+    else:
+        mine = select(TaskReschedule.task_id).where(TaskReschedule.dag_id == dag_id, TaskReschedule.run_id == run_id)
     with create_session() as session:
-        return set(session.scalars(mine.where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)))
+        return set(session.scalars(mine))
 
 
 @pytest.mark.parametrize("place", ["poke", "reschedule", "deferred"])

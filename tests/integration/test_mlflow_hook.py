@@ -17,11 +17,13 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from airflow_mlops.compat import AIRFLOW_3
 from airflow_mlops.engines.login import Login
 from airflow_mlops.engines.tracking import TrackingServer, connected
 from airflow_mlops.errors import InvalidSpecError, TrackingRefusedError, TrackingUnavailableError
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.provider_info import CONNECTION_FIELDS
+from tests.support.airflow_versions import only_airflow_3
 from tests.support.mlflow_server import (
     ADMIN,
     MLflowServer,
@@ -354,6 +356,7 @@ def test_airflows_own_connection_test(tmp_path: Path, guarded: MLflowServer) -> 
     assert "password-of-ada" not in result.stdout + result.stderr
 
 
+@only_airflow_3
 def test_the_form_of_the_connections_page() -> None:
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
@@ -368,6 +371,24 @@ def test_the_form_of_the_connections_page() -> None:
     assert ours.standard_fields.host.title == "Tracking URI"
 
 
+@pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3 makes its form of stand-ins: the tests beside this one")
+def test_the_form_of_airflow_2() -> None:
+    from airflow.providers_manager import ProvidersManager
+    from flask import Flask
+    from wtforms import Form
+
+    manager = ProvidersManager()
+    ours = {name: info for name, info in manager.connection_form_widgets.items() if "__mlflow__" in name}
+    with Flask("form").test_request_context():
+        form = type("F", (Form,), {name: info.field for name, info in ours.items()})()
+        labels = {name.removeprefix("extra__mlflow__"): str(field.label.text) for name, field in form._fields.items()}
+
+    assert labels == {name: described["label"] for name, described in CONNECTION_FIELDS.items()}
+    assert manager.field_behaviours["mlflow"]["relabeling"]["host"] == "Tracking URI"
+    assert not any(info.is_sensitive for info in ours.values())
+
+
+@only_airflow_3
 def test_the_form_before_airflow_3_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow 3.0 and 3.1 call the hook with stand-ins for the form library; 2.11 has the library itself."""
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService as Stand

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.abc
 import json
-import os
 import sys
 from typing import Any
 
@@ -29,27 +28,13 @@ class Absent(importlib.abc.MetaPathFinder):
 def main(spec: str, start: str, end: str) -> None:
     """Run the DAG and print what came of it."""
     sys.meta_path.insert(0, Absent())
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-    from airflow.models.xcom import XComModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
     from airflow_mlops import load_spec, training_dag
+    from tests.support.airflow_versions import pushed_in, run_to_its_end
 
     dag = training_dag(load_spec(spec))
-    DagBundlesManager().sync_bundles_to_db()
-    bag = DagBag(dag_folder=os.devnull)
-    bag.bag_dag(dag)
-    sync_bag_to_db(bag, "dags-folder", None)
-    ran = dag.test(run_conf={"window_start": start, "window_end": end}, logical_date=None)
-    with create_session() as session:
-        found = session.scalars(
-            select(XComModel).where(
-                XComModel.dag_id == dag.dag_id, XComModel.run_id == ran.run_id, XComModel.task_id == "promote"
-            )
-        )
-        promotion = next((XComModel.deserialize_value(one) for one in found if one.key == "return_value"), None)
+    ran = run_to_its_end(dag, {"window_start": start, "window_end": end})
+    found = {(task, key): value for task, key, _, value in pushed_in(dag.dag_id, ran.run_id)}
+    promotion = found.get(("promote", "return_value"))
     tasks = {ti.task_id: str(ti.state) for ti in ran.get_task_instances()}
     loaded = sorted({name for name in ABSENT if name in sys.modules})
     print("RESULT " + json.dumps({"tasks": tasks, "promotion": promotion, "loaded": loaded}))

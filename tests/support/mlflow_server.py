@@ -12,9 +12,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from tests.support.processes import free_port, running
+
+#: The interpreter that runs the server. It does not start beside SQLAlchemy 1.4, which Airflow 2.11 and 3.0 need: there
+#: it is the one of `make venv`, a server that runs elsewhere, as in production.
+PYTHON = sys.executable
+if int(version("sqlalchemy").partition(".")[0]) < 2:
+    PYTHON = str(Path(__file__).parents[2] / ".venv" / "bin" / "python")
 
 ADMIN = ("admin", "admin-password-of-the-tests")
 
@@ -48,7 +55,7 @@ def mlflow_server(
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     uri, artifacts, log = f"http://127.0.0.1:{port}", folder / "artifacts", folder / "mlflow.log"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [PYTHON, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", backend_uri or f"sqlite:///{folder / 'mlflow.db'}", "--workers", str(workers)]
     command += ["--serve-artifacts", "--artifacts-destination", str(artifacts)]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AIRFLOW_"))}

@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 import pytest
 
 from airflow_mlops import steps
+from tests.support.airflow_versions import LOAD_AIRFLOW
 
 HEAVY = (
     "mlflow", "great_expectations", "evidently", "sklearn", "pandas", "numpy", "scipy", "pyarrow", "duckdb", "fsspec",
@@ -37,7 +38,7 @@ SHELLS = (
 )
 
 
-def added_by(statement: str, base: str = "import airflow.sdk") -> set[str]:
+def added_by(statement: str, base: str = LOAD_AIRFLOW) -> set[str]:
     code = f"{base}; import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     return set(done.stdout.split())

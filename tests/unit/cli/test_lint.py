@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,19 @@ def test_one_registered_model_may_not_have_two_writers(folder: Path) -> None:
     assert [(one.file, one.line, one.code) for one in found(folder)] == [("other.yaml", 2, "MLOPS503")]
 
 
+@pytest.mark.parametrize("names", [("a.yaml", "b.yaml"), ("b.yaml", "a.yaml")])
+def test_a_file_without_profiles_collides_with_what_others_are_under_one(folder: Path, names: tuple[str, str]) -> None:
+    (folder / "churn.yaml").unlink()
+    (folder / names[0]).write_text(SPEC + "profiles: {dev: {scoring: {output_uri: scratch}}, prod: {}}\n")
+    (folder / names[1]).write_text(SPEC.replace("name: churn\n", "name: other\n"))
+    every = Options(every_profile=True, dags=False)
+
+    assert [(one.file, one.code) for one in found(folder, every)] == [("b.yaml", "MLOPS504")]
+
+    (folder / names[1]).write_text(SPEC.replace("lake/pred", "lake/more"))
+    assert [(one.file, one.code) for one in found(folder, every)] == [("b.yaml", "MLOPS501")]
+
+
 PROFILES = """\
 profiles:
   dev: {data: {uri: lake/small}, scoring: {output_uri: scratch}}
@@ -465,6 +479,19 @@ def test_text_names_place_code_and_mend(folder: Path, capsys: pytest.CaptureFixt
     assert lines[2:] == ["1 file: 1 error.", "Airflow connections they need: mlflow_default (churn.yaml)."]
 
 
+def test_names_and_words_that_the_terminal_cannot_show_do_not_end_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(folder / "churn.yaml", folder / os.fsdecode(b"ch\xffrn.yaml"))
+    edit(folder / os.fsdecode(b"ch\xffrn.yaml"), "churn_contract", "b\N{LATIN SMALL LETTER U WITH DIAERESIS}")
+    with (folder / "told.txt").open("w", encoding="ascii") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        assert main(["lint", ".", "--no-dags"]) == 1
+
+    assert r"ch\udcffrn.yaml:5: error MLOPS201" in (folder / "told.txt").read_text()
+    assert r"b\xfc.yaml" in (folder / "told.txt").read_text()
+
+
 def test_github_gets_annotations_that_no_text_can_break(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.move(folder / "churn.yaml", folder / "a,b:c.yaml")
     edit(folder / "a,b:c.yaml", "churn_contract.yaml", '"50%\\nx.yaml"')
@@ -492,9 +519,10 @@ def test_dags_that_cannot_be_made_are_errors(folder: Path, monkeypatch: pytest.M
     def unserialisable(dag: Any) -> dict[str, Any]:
         raise TypeError("Object of type set is not JSON serializable")
 
+    from airflow_mlops import compat
     from airflow_mlops.cli import lint_dags
 
-    monkeypatch.setattr(lint_dags._serializer(), "to_dict", unserialisable)
+    monkeypatch.setattr(compat.DagSerialization, "to_dict", unserialisable)
     assert {(one.code, one.level) for one in found(folder, Options())} == {("MLOPS602", "error")}
 
     def broken(spec: Any, kind: str) -> Any:

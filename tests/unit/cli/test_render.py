@@ -107,6 +107,27 @@ def test_a_secret_is_hidden_wherever_it_was_written(churn: Path, capsys: pytest.
         assert out.count("(hidden)") == 2
 
 
+def test_signed_addresses_webhooks_and_headers_are_hidden(churn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = "{text: hi, webhook_url: 'https://x/hunter2', headers: {Authorization: Bearer hunter2}, url: 'https://hooks.x/hunter2'}"
+    churn.write_text(
+        MODEL.replace("uri: lake/small", "uri: 's3://lake/small?X-Amz-Signature=hunter2&b=c'")
+        + f"notifications: [{{notifier: 'n:N', events: [drift], settings: {settings}}}]\n"
+    )
+
+    out = rendered(capsys, str(churn), "--dag", "none", "--profile", "dev")
+
+    assert "hunter2" not in out
+    assert "text: hi" in out
+
+
+def test_a_base_beside_a_file_that_was_named_from_here_is_told_by_its_name(
+    churn: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(churn.parent)
+
+    assert "# base _base.yaml:2" in rendered(capsys, "churn.yaml", "--dag", "none", "--profile", "dev")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

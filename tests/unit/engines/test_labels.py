@@ -339,6 +339,7 @@ print(joined.labelled, joined.unknown, (resource.getrusage(resource.RUSAGE_SELF)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
 
     assert done.returncode == 0, done.stderr[-2000:]
-    labelled, unknown, grown = map(int, done.stdout.split())
+    # An older DuckDB draws a progress bar first.
+    labelled, unknown, grown = map(int, done.stdout.split()[-3:])
     assert (labelled, unknown) == (200_000, 800_000)
     assert grown < 600

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_mlops import ModelSpec, load_models, load_spec, monitoring_dag, scoring_dag, training_dag
-from airflow_mlops.compat import DAG, Asset, AssetAny
+from airflow_mlops.compat import DAG, Asset, AssetAny, DagSerialization
 from airflow_mlops.factories.parts import AnyAsset, dag_with, run_params
 from benchmarks import parse_hand
 from benchmarks.parse_fleet import write_hand, write_models
@@ -60,8 +60,6 @@ def test_a_schedule_of_assets_is_what_airflow_makes_of_the_same_names() -> None:
 def test_the_benchmark_s_dags_by_hand_are_those_of_the_factories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow.serialization.serialized_objects import DagSerialization
-
     def stored(dag: Any) -> Any:
         found = json.loads(json.dumps(DagSerialization.to_dict(dag)))["dag"]
         found.pop("fileloc")

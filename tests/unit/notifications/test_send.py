@@ -6,13 +6,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-from airflow_mlops.compat import BaseNotifier
+from airflow_mlops.compat import DAG, BaseNotifier
 from airflow_mlops.core.notices import Notice
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.notifications import read_notifications, send
 from airflow_mlops.spec.monitoring import NotificationSpec
 
 NOTICE = Notice(events=("drift",), title="Drift in flights", message="What: 5 of 15", facts={"share": 0.25})
+
+
+#: Airflow 2.11 renders with the context's DAG.
+DAG_OF_THE_TASK = DAG(dag_id="d", schedule=None)
 
 
 class Remembers(BaseNotifier):
@@ -49,7 +53,7 @@ def test_the_notifier_renders_its_settings_with_the_notice() -> None:
         "nested": {"body": ["{{ mlops.event }}", "{{ mlops.html }}"]},
     }
 
-    send(NOTICE, spec(**settings), {"ti": "the task"})  # type: ignore[typeddict-item]
+    send(NOTICE, spec(**settings), {"ti": "the task", "dag": DAG_OF_THE_TASK})  # type: ignore[typeddict-item]
 
     ((text, nested, context),) = Remembers.sent
     assert text == "Drift in flights (the task): 0.25"
@@ -58,17 +62,31 @@ def test_the_notifier_renders_its_settings_with_the_notice() -> None:
 
 
 def test_the_task_s_context_stays_as_it_is() -> None:
-    context: Any = {"ti": "the task"}
+    context: Any = {"ti": "the task", "dag": DAG_OF_THE_TASK}
 
     send(NOTICE, spec(), context)
 
-    assert context == {"ti": "the task"}
+    assert context == {"ti": "the task", "dag": DAG_OF_THE_TASK}
+
+
+class Refuses(BaseNotifier):
+    """Cannot send."""
+
+    template_fields = ()
+
+    def notify(self, context: Any) -> None:
+        raise ConnectionError("no such mail server")
+
+
+def test_what_a_notifier_could_not_send_is_an_error_on_every_airflow() -> None:
+    with pytest.raises(ConnectionError, match="no such mail server"):
+        send(NOTICE, spec("Refuses"), {"ti": "the task", "dag": DAG_OF_THE_TASK})  # type: ignore[typeddict-item]
 
 
 def test_a_message_is_not_rendered_a_second_time() -> None:
     odd = NOTICE.model_copy(update={"message": "column {{ ti }}"})
 
-    send(odd, spec(), {"ti": "the task"})  # type: ignore[typeddict-item]
+    send(odd, spec(), {"ti": "the task", "dag": DAG_OF_THE_TASK})  # type: ignore[typeddict-item]
 
     assert Remembers.sent[0][0] == "column {{ ti }}"
 

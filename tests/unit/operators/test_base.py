@@ -13,7 +13,7 @@ from airflow_mlops import (
     TrainModelOperator,
     ValidateDataOperator,
 )
-from airflow_mlops.compat import AirflowFailException, AirflowSkipException, AssetAlias
+from airflow_mlops.compat import AIRFLOW_3, AirflowFailException, AirflowSkipException, AssetAlias
 from airflow_mlops.core.records import DatasetVersion, GateDecision, Promotion, TrainedModel, ValidationReport
 from airflow_mlops.errors import InvalidSpecError, TrackingUnavailableError
 from airflow_mlops.hooks.mlflow import MLflowHook
@@ -21,6 +21,7 @@ from airflow_mlops.operators.base import as_bool
 from airflow_mlops.operators.context import task_page
 from airflow_mlops.runtimes import RUNTIMES
 from airflow_mlops.runtimes.inline import InlineRuntime
+from tests.support.airflow_versions import OutletEvents, told
 
 #: The ledger's last entry, and who wrote it: the task of these tests.
 OURS = (7, "airflow:d/r/t")
@@ -198,11 +199,12 @@ def test_asset_events_say_something_new(
     monkeypatch.setattr("airflow_mlops.engines.promotions.read_ledger", lambda *_: SimpleNamespace(head=line))
     monkeypatch.setattr(MLflowHook, "client", lambda self: nullcontext())
     emitted: list[Any] = []
-    outlet = SimpleNamespace(add=lambda asset, extra: emitted.append((asset.name, extra)))
+    outlet = SimpleNamespace(add=lambda asset, extra: emitted.append(told(asset, extra)))
     record = promotion(outcome).model_copy(update={"entry": 7, "to_version": 2})
 
     operator.announce(
-        record, {"ti": Pushed(), "dag_run": SimpleNamespace(run_type=run_type), "outlet_events": {alias: outlet}}
+        record,
+        {"ti": Pushed(), "dag_run": SimpleNamespace(run_type=run_type), "outlet_events": OutletEvents(lambda: outlet)},
     )
 
     assert len(emitted) == events
@@ -215,6 +217,7 @@ def test_a_reused_result_is_shown_with_the_task_that_made_it(
     run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080")
+    monkeypatch.setenv("AIRFLOW__WEBSERVER__BASE_URL", "http://airflow:8080")  # Airflow 2.11's place for it
     train = TrainModelOperator(
         task_id="t", validation={"dataset": {}}, train={}, code_path="/c", data={}, task="binary", model_name="m"
     )
@@ -225,6 +228,10 @@ def test_a_reused_result_is_shown_with_the_task_that_made_it(
     pushed, _ = run(train, model)
 
     page = "http://airflow:8080/dags/train_m/runs/manual__2013-07-01T00%3A00%3A00%2B00%3A00/tasks/train"
+    if not AIRFLOW_3:
+        page = (
+            "http://airflow:8080/dags/train_m/grid?dag_run_id=manual__2013-07-01T00%3A00%3A00%2B00%3A00&task_id=train"
+        )
     assert pushed["reused_from"] == "train_m/manual__2013-07-01T00:00:00+00:00/train/-1"
     assert pushed["reused_from_link"] == page
     fresh, _ = run(train, decision("promote").model)
@@ -232,19 +239,30 @@ def test_a_reused_result_is_shown_with_the_task_that_made_it(
 
 
 @pytest.mark.parametrize(
-    ("key", "page"),
+    ("key", "on_3", "on_2"),
     [
-        pytest.param("d/r/t/-1", "http://airflow:8080/dags/d/runs/r/tasks/t", id="plain"),
-        pytest.param("d/r/t/3", "http://airflow:8080/dags/d/runs/r/tasks/t/mapped/3", id="mapped"),
-        pytest.param("d/a/b/g.t/-1", "http://airflow:8080/dags/d/runs/a%2Fb/tasks/g.t", id="a slash in the run's id"),
-        pytest.param("override/m/abc", None, id="not a task's key"),
-        pytest.param("", None, id="empty"),
+        pytest.param("d/r/t/-1", "d/runs/r/tasks/t", "d/grid?dag_run_id=r&task_id=t", id="plain"),
+        pytest.param("d/r/t/3", "d/runs/r/tasks/t/mapped/3", "d/grid?dag_run_id=r&task_id=t&map_index=3", id="mapped"),
+        pytest.param(
+            "d/a/b/g.t/-1",
+            "d/runs/a%2Fb/tasks/g.t",
+            "d/grid?dag_run_id=a%2Fb&task_id=g.t",
+            id="a slash in the run's id",
+        ),
+        pytest.param("override/m/abc", None, None, id="not a task's key"),
+        pytest.param("", None, None, id="empty"),
     ],
 )
-def test_a_key_leads_to_its_task_s_page(monkeypatch: pytest.MonkeyPatch, key: str, page: str | None) -> None:
+@pytest.mark.parametrize("airflow_3", [True, False], ids=["Airflow 3", "Airflow 2"])
+def test_a_key_leads_to_its_task_s_page(
+    monkeypatch: pytest.MonkeyPatch, key: str, on_3: str | None, on_2: str | None, airflow_3: bool
+) -> None:
+    monkeypatch.setattr("airflow_mlops.compat.AIRFLOW_3", airflow_3, raising=False)
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080")
+    monkeypatch.setenv("AIRFLOW__WEBSERVER__BASE_URL", "http://airflow:8080")
+    page = on_3 if airflow_3 else on_2
 
-    assert task_page(key) == page
+    assert task_page(key) == (page and f"http://airflow:8080/dags/{page}")
 
 
 class StuckRuntime:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ from airflow_mlops.core.monitoring_records import PolicyDecision
 from airflow_mlops.core.record import Window
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.runtimes.inline import InlineRuntime
+from tests.support.airflow_versions import OutletEvents, told
 
 JULY = Window(start="2013-07-01", end="2013-08-01")
 AUGUST = Window(start="2013-08-01", end="2013-09-01")
@@ -33,7 +33,7 @@ class Emitted(list[Any]):
     """Stands in for an outlet's events."""
 
     def add(self, asset: Any, extra: Any) -> None:
-        self.append((asset.name, extra))
+        self.append(told(asset, extra))
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def execute(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(MLflowHook, "server", lambda self: TrackingServer(tracking_uri="http://mlflow:5000"))
         monkeypatch.setattr(MLflowHook, "login", lambda self: None)
         monkeypatch.setattr(type(operator), "log", logging.getLogger("the task's log"))
-        events: defaultdict[Any, Emitted] = defaultdict(Emitted)
+        events = OutletEvents(Emitted)
         context = {"ti": Pushed(), "dag_run": SimpleNamespace(run_type=run_type), "outlet_events": events}
         operator.execute(context)
-        return context["ti"], {alias.name: list(found) for alias, found in events.items()}, asked[0]  # type: ignore[return-value]
+        return context["ti"], {name: list(found) for name, found in events.items()}, asked[0]  # type: ignore[return-value]
 
     return execute
 

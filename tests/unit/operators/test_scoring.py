@@ -12,6 +12,7 @@ from airflow_mlops.compat import AssetAlias
 from airflow_mlops.core.monitoring_records import ScoringReport, ServedModel
 from airflow_mlops.core.record import Window
 from airflow_mlops.operators.scoring import BatchScoreOperator
+from tests.support.airflow_versions import OutletEvents, told
 
 WINDOW = Window.model_validate({"start": "2024-01-01", "end": "2024-02-01"})
 VERSION = ServedModel(name="m", version=4, entry=7, model_uri="models:/m-1", artifact_uri="/m")
@@ -35,12 +36,12 @@ def report(**other: Any) -> ScoringReport:
 def announce(operator: Any, record: ScoringReport, run_type: str = "scheduled") -> list[Any]:
     """Announce a record; return the emitted events."""
     emitted: list[Any] = []
-    outlet = SimpleNamespace(add=lambda asset, extra: emitted.append((asset.name, extra)))
+    outlet = SimpleNamespace(add=lambda asset, extra: emitted.append(told(asset, extra)))
     operator.announce(
         record,
         {
             "dag_run": SimpleNamespace(run_type=run_type),
-            "outlet_events": dict.fromkeys(operator.outlets, outlet),
+            "outlet_events": OutletEvents(lambda: outlet),
         },
     )
     return emitted

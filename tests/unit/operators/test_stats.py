@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_mlops.compat import Stats
+from airflow_mlops.compat import AIRFLOW_VERSION, Stats
 from airflow_mlops.core.measures import MAX_PART, Measure, measures_of, name_part
 from airflow_mlops.core.monitoring_records import (
     DriftReport,
@@ -164,6 +164,30 @@ def test_tags_where_the_backend_carries_them(metrics: Any, options: dict[str, ob
     assert stats_style() == style
 
 
+def send_by(factory: Callable[[], Any] | None) -> None:
+    """Have Airflow's stats use the client that ``factory`` makes; none for None."""
+    if AIRFLOW_VERSION.release >= (3, 2):
+        from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
+
+        later: dict[str, Any] = {"export_legacy_names": False} if AIRFLOW_VERSION.release >= (3, 3) else {}
+        Stats.initialize(factory=factory or NoStatsLogger, **later)
+    else:  # before 3.2
+        from airflow.metrics.base_stats_logger import NoStatsLogger
+
+        Stats.instance, Stats.factory = None, staticmethod(factory or NoStatsLogger)  # type: ignore[attr-defined]
+
+
+def statsd_logger(client: UdpClient, *, statsd_influxdb_enabled: bool = False, **options: Any) -> Any:
+    """Make Airflow's own logger over a client. From 3.2 on it is told of InfluxDB, before it asks the settings."""
+    if AIRFLOW_VERSION.release >= (3, 2):
+        from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger
+
+        return SafeStatsdLogger(client, statsd_influxdb_enabled=statsd_influxdb_enabled, **options)
+    from airflow.metrics.statsd_logger import SafeStatsdLogger
+
+    return SafeStatsdLogger(client, **options)
+
+
 class UdpClient:
     """The part of ``statsd.StatsClient`` that Airflow's logger calls, over a real socket."""
 
@@ -199,18 +223,15 @@ def statsd() -> Iterator[tuple[int, Callable[[], list[str]]]]:
 @pytest.fixture
 def airflow_statsd(statsd: Any) -> Iterator[Callable[..., Callable[[], list[str]]]]:
     """Airflow's own statsd logger on that port, as a task process would have it."""
-    from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-    from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger
-
     port, lines = statsd
     client = UdpClient(port)
 
     def start(**options: Any) -> Callable[[], list[str]]:
-        Stats.initialize(factory=lambda: SafeStatsdLogger(client, **options), export_legacy_names=False)
+        send_by(lambda: statsd_logger(client, **options))
         return lines  # type: ignore[no-any-return]
 
     yield start
-    Stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
+    send_by(None)
     client.socket.close()
 
 
@@ -261,30 +282,35 @@ def test_without_stats_nothing_is_sent(metrics: Any, airflow_statsd: Any) -> Non
 
 
 def test_a_client_that_fails_ends_no_task(metrics: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-
     def broken() -> Any:
         raise RuntimeError("no such host")
 
     metrics(statsd_on=True)
-    Stats.initialize(factory=broken, export_legacy_names=False)
+    send_by(broken)
     try:
         emit([Measure(kind="gauge", name="airflow_mlops.x", value=1.0)])
     finally:
-        Stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
+        send_by(None)
 
     assert "no such host" in caplog.text
     assert caplog.records[-1].name == own_stats.__name__
 
 
 SEND = """
-from airflow.sdk.observability import stats
-from airflow.sdk.observability.metrics import stats_utils
 from airflow_mlops.core.measures import Measure
 from airflow_mlops.operators.own_stats import emit
 
-# What a task's process does first.
-stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
+from airflow_mlops.compat import AIRFLOW_VERSION
+
+# What a task's process does first; before 3.2 the client starts itself.
+if AIRFLOW_VERSION.release >= (3, 3):
+    from airflow.sdk.observability import stats
+    from airflow.sdk.observability.metrics import stats_utils
+    stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
+elif AIRFLOW_VERSION.release >= (3, 2):
+    from airflow.sdk.observability.metrics import stats_utils
+    from airflow.sdk.observability.stats import Stats
+    Stats.initialize(factory=stats_utils.get_stats_factory(Stats))
 emit([Measure(kind="gauge", name="airflow_mlops.drift_share", value=0.25, tags={"model": "flights"}),
       Measure(kind="counter", name="airflow_mlops.rows_scored", value=7, tags={"model": "flights"})])
 from opentelemetry import metrics

@@ -13,6 +13,7 @@ from airflow_mlops.operators.windows import all_windows, anchor_window
 
 MARCH = Window(start="2013-03-01", end="2013-04-01")
 APRIL = Window(start="2013-04-01", end="2013-05-01")
+AS_TEXT = MARCH.model_dump_json()
 
 
 def context(run_type: str = "manual", interval: Window | None = None, events: Any = None) -> Any:
@@ -27,9 +28,9 @@ def context(run_type: str = "manual", interval: Window | None = None, events: An
     return {"dag_run": dag_run, "triggering_asset_events": events or {}}
 
 
-def event(window: Window | None = None, source: Window | None = None, **extra: Any) -> Any:
+def event(window: Window | str | None = None, source: Window | None = None, **extra: Any) -> Any:
     if window:
-        extra["window"] = window.model_dump(mode="json")
+        extra["window"] = window.model_dump(mode="json") if isinstance(window, Window) else window
     run = SimpleNamespace(data_interval_start=source.start, data_interval_end=source.end) if source else None
     return SimpleNamespace(asset=SimpleNamespace(name="drift"), extra=extra, source_dag_run=run, partition_key=None)
 
@@ -56,6 +57,7 @@ def test_parameters_win_over_the_interval() -> None:
     [
         pytest.param([event(MARCH), event(APRIL), event(MARCH)], APRIL, id="the newest of several, whatever the order"),
         pytest.param([event(source=MARCH)], MARCH, id="the source run's interval"),
+        pytest.param([event(AS_TEXT)], MARCH, id="as JSON text, which is what an event of Airflow 2.11 holds"),
         pytest.param([event(APRIL, source=MARCH)], APRIL, id="the extra wins over the source run"),
         pytest.param([event(), event(MARCH)], MARCH, id="an event without window beside one with"),
     ],

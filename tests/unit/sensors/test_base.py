@@ -20,6 +20,7 @@ from airflow_mlops.compat import (
 from airflow_mlops.errors import DataReadError, InvalidSpecError, StorageUnavailableError
 from airflow_mlops.sensors.base import WaitingSensor, whole_number
 from airflow_mlops.triggers.base import Look, PollTrigger, Question
+from tests.support.airflow_versions import LOAD_AIRFLOW
 
 NOT_YET = Look("Nothing is there.")
 FOUND = Look("There it is.", {"schema": "thing/1", "number": 7})
@@ -175,7 +176,7 @@ def test_what_is_no_number_is_named(given: Any) -> None:
 
 def test_a_dag_file_with_sensors_loads_no_heavy_library() -> None:
     code = (
-        "import airflow.sdk, sys; before = set(sys.modules);"
+        f"{LOAD_AIRFLOW}; import sys; before = set(sys.modules);"
         "import airflow_mlops.sensors.data, airflow_mlops.sensors.model;"
         "print(*(set(sys.modules) - before))"
     )

@@ -122,6 +122,80 @@ def test_bad_files_are_told_and_the_others_read(folder: Path) -> None:
         assert "f.yaml: a model specification is a mapping" in found["f.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("deep.json", "[" * 100_000),
+        ("number.json", '{"name": ' + "1" * 5_000 + "}"),
+        ("tag.yaml", "name: !!bool maybe\n"),
+        ("base.yaml", 'extends: "_b\\0.yaml"\n'),
+        ("long.yaml", f"extends: {'a' * 5_000}.yaml\n"),
+    ],
+)
+def test_no_content_of_a_file_takes_the_others_with_it(folder: Path, name: str, text: str) -> None:
+    named(folder, "a")
+    (folder / name).write_text(text)
+
+    found = dict(read_models(folder, {}))
+
+    assert isinstance(found[folder / "a.yaml"], ModelSpec)
+    assert isinstance(found[folder / name], InvalidSpecError)
+
+
+def test_no_entry_of_the_folder_takes_the_others_with_it(folder: Path) -> None:
+    named(folder, "a")
+    (folder / "itself").symlink_to("itself")
+    (folder / "itself.yaml").symlink_to("itself.yaml")
+    (folder / os.fsdecode(b"b\xff.yaml")).write_text(MODEL.format(name="b"))
+
+    for _ in range(2):  # the second time from the cache
+        found = read(folder)
+        assert found.pop("itself.yaml").endswith("cannot be read: Too many levels of symbolic links.")
+        assert list(found.values()) == ["a", "b"]
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named(folder, "a")
+    (folder / "team").mkdir()
+    real = Path.stat
+
+    def stat(path: Path, **more: bool) -> os.stat_result:
+        if path.name == "team":
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+
+    assert read(folder) == {"a.yaml": "a"}
+
+
+def test_a_file_that_goes_after_it_was_listed_is_no_mistake(folder: Path) -> None:
+    named(folder, "a", "b")
+    reading = read_models(folder, {})
+
+    assert next(reading)[0].name == "a.yaml"
+    (folder / "b.yaml").unlink()
+    assert list(reading) == []
+
+
+def test_a_base_that_changes_after_it_was_read_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "_base.yaml").write_text("owner: one\n")
+    (folder / "a.yaml").write_text(f"extends: _base.yaml\n{MODEL.format(name='a')}")
+    real = fleet.resolve_spec
+
+    def resolve(path: Path, given: Mapping[str, str]) -> object:
+        result = real(path, given)
+        (folder / "_base.yaml").write_text("owner: another\n")
+        return result
+
+    monkeypatch.setattr(fleet, "resolve_spec", resolve)
+    list(read_models(folder, {}))
+
+    ((_, spec),) = read_models(folder, {})
+    assert isinstance(spec, ModelSpec)
+    assert spec.owner == "another"
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were really read."""

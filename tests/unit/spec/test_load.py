@@ -92,6 +92,12 @@ def test_an_absolute_or_templated_uri_stays_as_written(tmp_path: Path, uri: str)
             r"gate\.rules",
             id="no rule",
         ),
+        pytest.param(
+            "name: churn\n",
+            "name: churn\nmonitoring:\n  performance: {metric: roc_auc, max_drop: 0.1}\n",
+            r"line 3: the specification: monitoring\.performance needs labels",
+            id="two parts that disagree",
+        ),
         pytest.param("name: churn", "name: churn\nname: again", "a second time", id="a key twice"),
         pytest.param("name: churn", "name: churn\nProfiles: {}", "Did you mean 'profiles'", id="a key of the file"),
         pytest.param("name: churn", "name: churn\ntags: x", r"tags: Input should be a list \(got 'x'", id="text"),

@@ -74,6 +74,11 @@ def test_merged_parts_may_be_overridden() -> None:
         pytest.param("a: &x [*x]", "leads back to itself", id="a circle"),
         pytest.param("? [1]\n: 2", "a key must be plain text", id="a list as key"),
         pytest.param("a: b: c", "line 1: this is not valid YAML", id="a colon too many"),
+        pytest.param("a: 1\nb: !!bool maybe", "line 2: 'maybe' cannot be read as bool", id="a tag that does not fit"),
+        pytest.param("a: !!int ''", "line 1: '' cannot be read as int", id="a tag on nothing"),
+        pytest.param("a: " + "1" * 5_000, "line 1: '1+' cannot be read as int", id="too many digits"),
+        pytest.param("a: {<<: 5}", "line 1: `<<` takes a mapping", id="a number merged in"),
+        pytest.param("a: &a {<<: *a}", "leads back to itself", id="merged into itself"),
         pytest.param("a: 1\n\tb: 2", "line 2: this is not valid YAML", id="a tab"),
         pytest.param("a: 1\n---\nb: 2", "not valid YAML", id="two documents"),
         pytest.param("a: '\x07'", "line 1: .* may not stand here", id="a control character"),
@@ -95,6 +100,18 @@ def test_aliases_that_multiply_stop_early() -> None:
         parse_yaml(bomb, "f")
 
 
+def test_merges_do_not_multiply_and_the_first_that_has_a_key_counts() -> None:
+    many = "&a0 {x: 1, y: 1}"
+    for n in range(1, 9):
+        many = f"&a{n} {{z{n}: {n}, <<: [{many}, {', '.join([f'*a{n - 1}'] * 9)}]}}"
+
+    data, line_of = parse_yaml(f"a: {many}\nb: &b {{x: 2}}\nc:\n  y: 3\n  <<: [*b, *a0]\n", "f")
+
+    assert data["a"] == {"x": 1, "y": 1, **{f"z{n}": n for n in range(1, 9)}}
+    assert data["c"] == {"x": 2, "y": 3}
+    assert [line_of(("c", key)) for key in "xy"] == [2, 4]
+
+
 def test_json_is_read_by_the_rules_of_json(tmp_path: Path) -> None:
     path = tmp_path / "f.json"
     path.write_text('{\n\t"a": "on",\n\t"b": [1e3, "\\ud83d\\ude00"]\n}')
@@ -103,7 +120,9 @@ def test_json_is_read_by_the_rules_of_json(tmp_path: Path) -> None:
     assert data == {"a": "on", "b": [1000.0, "\N{GRINNING FACE}"]}
     assert line_of(("b", 1)) == 3
     for text, said in [
-        ('{"a": 1,\n "a": 2}', "'a' stands twice"),
+        ('{"a": 1,\n "a": 2}', r"line 2: the key 'a' stands here a second time \(first on line 1\)"),
+        ("[" * 100_000, "nested too deeply"),
+        ("1" * 5_000, "too many digits"),
         ('{"a": NaN}', "NaN is not a JSON number"),
         ('{\n"a": }', "line 2: this is not valid JSON"),
     ]:
@@ -120,3 +139,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_yaml(tmp_path / "latin.yaml")
     with pytest.raises(InvalidSpecError, match="cannot be read"):
         load_yaml(tmp_path)
+    with (tmp_path / "rows.json").open("wb") as rows:
+        rows.truncate(5_000_000)
+    with pytest.raises(InvalidSpecError, match=r"5,000,000 bytes; .* Move data out of the folder"):
+        load_yaml(tmp_path / "rows.json")

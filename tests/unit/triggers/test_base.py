@@ -53,7 +53,9 @@ def restored(trigger: Any) -> Any:
 
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
-    stored = Trigger.encrypt_kwargs(kwargs)
+    # Airflow 2.11 keeps the same two steps to itself.
+    encrypt = getattr(Trigger, "encrypt_kwargs", None) or Trigger._encrypt_kwargs
+    stored = encrypt(kwargs)
     return getattr(import_module(module), name)(**Trigger._decrypt_kwargs(stored))
 
 
