@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from airflow_mlops.cli.lint_findings import Finding, findings_of
 from airflow_mlops.cli.lint_model import Model
@@ -18,14 +17,14 @@ def check_dags(model: Model) -> Iterator[Finding]:
 
     Anything may be raised while a DAG is made from a team's plug-ins, and all of it would be an import error there.
     """
-    from airflow_mlops.compat import DagSerialization
+    from airflow_mlops.factories.serialised import serialised
 
     for kind in dag_kinds(model.spec):
         code = "MLOPS601"
         try:
             dag = make_dag(model.spec, kind)
             code = "MLOPS602"
-            DagSerialization.to_dict(_apart_from_the_database(dag))
+            serialised(dag)
         except MLOpsError as exc:
             yield from (_of(model, found) for found in findings_of(code, exc, str(model.file), model.at))
         except Exception as exc:  # noqa: BLE001  # told as a finding
@@ -35,13 +34,3 @@ def check_dags(model: Model) -> Iterator[Finding]:
 
 def _of(model: Model, found: Finding) -> Finding:
     return replace(found, profiles=(model.profile,) if model.profile else ())
-
-
-def _apart_from_the_database(dag: Any) -> Any:
-    """Return a DAG that serialises without a database: Airflow 2 asks it which Assets an alias stands for."""
-    from airflow_mlops.compat import AIRFLOW_3, AssetAlias
-
-    if not AIRFLOW_3:
-        for task in dag.task_dict.values():
-            task.outlets = [one for one in task.outlets if not isinstance(one, AssetAlias)]
-    return dag

@@ -60,8 +60,8 @@ def _contract_mistakes(file: Path, profile: str | None, owner: str | None) -> li
 
 
 def _check(dag: DAG) -> None:
-    from airflow_mlops.compat import DagSerialization
+    from airflow_mlops.factories.serialised import serialised
 
     dag.validate()
     dag.topological_sort()  # finds a cycle, in every Airflow
-    json.dumps(DagSerialization.to_dict(dag), allow_nan=False)
+    json.dumps(serialised(dag), allow_nan=False)

@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("models")
     generator = np.random.default_rng(0)
-    at = pd.date_range("2024-01-01", "2024-04-01", periods=3000, inclusive="left", tz="UTC")
+    at = pd.date_range("2024-01-01", "2024-04-01", periods=3000, inclusive="left", tz="UTC").floor("us")
     x, z = generator.normal(size=(2, len(at)))
     frame = pd.DataFrame(
         {

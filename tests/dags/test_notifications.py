@@ -53,6 +53,7 @@ def test_a_provider_s_notifier_tells_of_the_one_window_whose_contract_failed(
     tmp_path: Path, topic: Any, run_dag: Callable[..., Any], mlflow_connection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080")
+    monkeypatch.setenv("AIRFLOW__WEBSERVER__BASE_URL", "http://airflow:8080")  # Airflow 2.11's place for it
     times = [datetime(2024, month, 5, tzinfo=UTC) for month in (1, 2, 2)]
     write_parquet(tmp_path / "rows.parquet", {"at": times, "y": [1, None, 0]})
     target, heard = topic

@@ -375,11 +375,14 @@ def test_the_form_of_the_connections_page() -> None:
 def test_the_form_of_airflow_2() -> None:
     from airflow.providers_manager import ProvidersManager
     from flask import Flask
+    from flask_babel import Babel
     from wtforms import Form
 
     manager = ProvidersManager()
     ours = {name: info for name, info in manager.connection_form_widgets.items() if "__mlflow__" in name}
-    with Flask("form").test_request_context():
+    webserver = Flask("form")
+    Babel(webserver)  # as Airflow's own has it: labels are translated there
+    with webserver.test_request_context():
         form = type("F", (Form,), {name: info.field for name, info in ours.items()})()
         labels = {name.removeprefix("extra__mlflow__"): str(field.label.text) for name, field in form._fields.items()}
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ def test_it_writes_five_files_that_load(written: Path) -> None:
     assert load_contract(written / "m_contract.yaml").min_rows == 45
 
 
+@pytest.mark.skipif(find_spec("ruff") is None, reason="the environment of Airflow 2.11 has no ruff; .venv has")
 @pytest.mark.parametrize("words", [["check"], ["format", "--check", "--line-length", "120"]], ids=["check", "format"])
 def test_what_is_generated_is_clean_under_ruff(written: Path, words: list[str]) -> None:
     done = subprocess.run(

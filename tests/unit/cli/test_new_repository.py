@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,7 @@ def test_the_same_command_gives_the_same_files(repository: Path, tmp_path: Path)
     assert not [path for path, text in contents(repository).items() if tempfile.gettempdir().encode() in text]
 
 
+@pytest.mark.skipif(find_spec("ruff") is None, reason="the environment of Airflow 2.11 has no ruff; .venv has")
 @pytest.mark.parametrize("words", [["check"], ["format", "--check", "--line-length", "120"]], ids=["check", "format"])
 def test_what_is_generated_is_clean_under_ruff(repository: Path, words: list[str]) -> None:
     done = subprocess.run(

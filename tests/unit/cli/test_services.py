@@ -19,6 +19,10 @@ import pytest
 from airflow_mlops.cli.demo.airflow_api import AirflowAPI
 from airflow_mlops.cli.demo.services import COMPONENTS, Services, free_port, port_is_free, remove_home
 from airflow_mlops.errors import OutageError, VerdictError
+from tests.support.airflow_versions import only_airflow_3
+
+#: The demo starts the components of Airflow 3.
+pytestmark = only_airflow_3
 
 TRIVIAL_DAG = """
 import os

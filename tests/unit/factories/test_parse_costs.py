@@ -51,7 +51,8 @@ def test_a_schedule_of_assets_is_what_airflow_makes_of_the_same_names() -> None:
 
     assert isinstance(ours, AssetAny)
     assert list(ours.objects) == list(theirs.objects)
-    assert AnyAsset("a", "b") == ours
+    # Airflow 2.11 does not compare schedules by what is in them.
+    assert (AnyAsset("a", "b") == ours) is (AssetAny(Asset("a"), Asset("b")) == theirs)
     assert AnyAsset("a", "c") != ours
     assert len({hash(ours), hash(ours), hash(DAG("one", schedule=None))}) == 2
 
