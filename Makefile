@@ -66,9 +66,10 @@ demo: venv ## run the whole loop on the 2013 New York flights in a real Airflow 
 serve: venv ## keep the demo's Airflow and MLflow pages up
 	$(BIN)/airflow-mlops demo --serve
 
-# Two at a time: a file's tests stay together, and every worker has servers and an Airflow home of its own.
+# Two at a time: a file's tests stay together, and every worker has servers and an Airflow home of its own. What starts a
+# whole Airflow comes first, all of it on one worker (tests/conftest.py).
 test: venv steps system ## run every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What needs Airflow 3 is skipped, with its reason.
 test-airflow2: airflow2 steps ## run unit, contract and example-DAG tests on Airflow 2.11.2

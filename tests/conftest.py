@@ -10,13 +10,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.support.mlflow_server import MLflowServer
     from tests.support.postgres import Postgres
+
+#: Tests that start all of Airflow's components.
+WHOLE_AIRFLOW = "tests/e2e/"
 
 # Before any library is imported: no usage reports from tests, one thread per library, no proxy for local servers.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -29,6 +32,22 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{os.environ['AIRFLOW_HOME']}/airflow.db"
 for _name in ("NO_PROXY", "no_proxy"):
     os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1,localhost"]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what needs a whole Airflow first: it takes longest, and the quick tests fill what is left."""
+    items.sort(key=lambda item: not item.nodeid.startswith(WHOLE_AIRFLOW))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file's tests on one worker, and all that start a whole Airflow on one: two at once overload two cores."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneAirflowAtATime(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return WHOLE_AIRFLOW if nodeid.startswith(WHOLE_AIRFLOW) else nodeid.partition("::")[0]
+
+    return OneAirflowAtATime(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,10 @@ from airflow_mlops.cli.demo.airflow_api import AirflowAPI
 from airflow_mlops.cli.demo.services import Services
 from tests.support.candidates import Bench, entry_texts, make_bench
 
+#: Seconds that a worker takes at most to end after it has asked. Of a task that is answered before, as no person does,
+#: Airflow believes that somebody else started it, and starts it anew.
+OFF_THE_WORKER = 10.0
+
 DAG_FILE = """
 from datetime import timedelta
 
@@ -89,6 +93,9 @@ def test_every_way_an_approval_can_end(api: AirflowAPI, services: Services, tmp_
     wait_for_question(api, runs["by_command"])
     uri = ("--tracking-uri", services.mlflow_uri)
     assert main(["promote", "by_command", "--approve", "--reason", "urgent", "--author", "ada", *uri]) == 0
+    for name in ("approved", "rejected"):
+        wait_for_question(api, runs[name])
+    time.sleep(OFF_THE_WORKER)
     for name, said, why in (
         ("approved", "Approve version 1", "better in May"),
         ("rejected", "Reject version 1", "odd slices"),
@@ -159,6 +166,7 @@ def test_the_question_about_an_earlier_version_decides_about_none(
     api.clear("approval", run_id, ["approve"])
 
     question = wait_for_question(api, run_id)
+    time.sleep(OFF_THE_WORKER)
     assert question["subject"] == "May version 1 of cleared become champion?"  # Airflow keeps it: version 2 is meant
     answer = {"chosen_options": ["Approve version 1"], "params_input": {"reason": "better in May"}}
     api._send("PATCH", question_path(run_id), json=answer)
