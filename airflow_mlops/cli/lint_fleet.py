@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_mlops.cli.lint_findings import Finding, finding
 from airflow_mlops.cli.lint_model import Model
-from airflow_mlops.cli.model_dags import dag_ids
+from airflow_mlops.spec.fleet import dag_ids
 from airflow_mlops.spec.model import ModelSpec
 from airflow_mlops.spec.resolve import code_folder, scoring_settings
 

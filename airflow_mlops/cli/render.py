@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.cli.model_dags import KINDS, dag_ids
+from airflow_mlops.cli.model_dags import KINDS
 from airflow_mlops.cli.output import emit
 from airflow_mlops.core.yaml_text import comment
 from airflow_mlops.errors import InvalidSpecError
-from airflow_mlops.spec.fleet import dag_kinds
+from airflow_mlops.spec.fleet import dag_ids, dag_kinds
 from airflow_mlops.spec.load import asked, resolve_spec
 
 if TYPE_CHECKING:

@@ -25,15 +25,15 @@ from airflow_mlops.factories.monitoring import monitoring_dag
 from airflow_mlops.factories.parts import timetable
 from airflow_mlops.factories.scoring import scoring_dag
 from airflow_mlops.factories.training import training_dag
-from airflow_mlops.spec import naming
-from airflow_mlops.spec.fleet import dag_kinds, read_models
+from airflow_mlops.spec.fleet import dag_ids, dag_kinds, read_models
 from airflow_mlops.spec.layers import read_layers
 from airflow_mlops.spec.load import asked
 from airflow_mlops.spec.model import ModelSpec
 
 _log = logging.getLogger(__name__)
 
-_FACTORIES: dict[str, Callable[[ModelSpec], DAG]] = {
+#: By the kinds that ``dag_kinds`` names.
+FACTORIES: dict[str, Callable[[ModelSpec], DAG]] = {
     "training": training_dag,
     "scoring": scoring_dag,
     "monitoring": monitoring_dag,
@@ -57,8 +57,8 @@ def load_models(folder: str | Path, *, profile: str | None = None, owner: str | 
     DAG; all others load. Of two files that would make a DAG of the same id, neither loads.
 
     Files that begin with ``_`` or ``.``, folders too, and data contracts are left out. What a file says is kept on disk
-    (``AIRFLOW_MLOPS_CACHE``), and read again when the file or its base changes. When Airflow runs a task, only the DAG
-    that it belongs to is made.
+    (``AIRFLOW_MLOPS_CACHE``), and read again when the file or its base changes. When Airflow runs a task, only the
+    DAGs of its model are made.
 
     :param folder: absolute, as ``Path(__file__).parent / "models"``; a relative path starts from where Airflow runs.
     :param profile: as for ``load_spec``, for all models.
@@ -120,15 +120,9 @@ def _no_collections() -> Iterator[None]:
 def _one(models: Models, folder: str | Path, given: Mapping[str, str], wanted: str) -> Models:
     """Make only the DAGs of the model that a running task belongs to; mistakes of others are not its business."""
     for _, spec in read_models(folder, given, only=lambda name: name in wanted):
-        if isinstance(spec, ModelSpec) and wanted in _ids_of(spec):
+        if isinstance(spec, ModelSpec) and wanted in dag_ids(spec).values():
             models.update(_dags_of(spec, set()))
     return models
-
-
-def _ids_of(spec: ModelSpec) -> tuple[str, ...]:
-    return tuple(
-        naming.dag_id(f"{kind}_{spec.name}", spec.profile, spec.owner) for kind in ("train", "score", "monitor")
-    )
 
 
 def _dags_of(spec: ModelSpec | Exception, crons: set[tuple[str, str]]) -> dict[str, DAG]:
@@ -142,7 +136,7 @@ def _dags_of(spec: ModelSpec | Exception, crons: set[tuple[str, str]]) -> dict[s
     dags: dict[str, DAG] = {}
     try:
         for kind in dag_kinds(spec):
-            dag = _FACTORIES[kind](spec)
+            dag = FACTORIES[kind](spec)
             dags[dag.dag_id] = dag
     except BaseException:
         _leave_out(dags)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_mlops.errors import InvalidSpecError
+from airflow_mlops.spec import naming
 from airflow_mlops.spec.cache import SpecCache, State, state_of
 from airflow_mlops.spec.layers import SUFFIXES
 from airflow_mlops.spec.load import resolve_spec, spec_of
@@ -116,6 +117,12 @@ def dag_kinds(spec: ModelSpec) -> tuple[str, ...]:
     if spec.scoring is not None or {"drift", "monitoring"} & spec.model_fields_set:
         kinds.append("monitoring")
     return tuple(kinds)
+
+
+def dag_ids(spec: ModelSpec) -> dict[str, str]:
+    """Return the ids of a model's DAGs by kind, as the factories name them, without making any."""
+    verbs = {"training": "train", "scoring": "score", "monitoring": "monitor"}
+    return {kind: naming.dag_id(f"{verbs[kind]}_{spec.name}", spec.profile, spec.owner) for kind in dag_kinds(spec)}
 
 
 def is_contract(path: Path) -> bool:

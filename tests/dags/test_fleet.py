@@ -174,7 +174,7 @@ def test_whatever_a_factory_raises_is_one_models_error(dags: Path, monkeypatch: 
     def scoring(spec: Any) -> Any:
         raise RuntimeError("a plug-in that is broken")
 
-    monkeypatch.setitem(fleet._FACTORIES, "scoring", scoring)
+    monkeypatch.setitem(fleet.FACTORIES, "scoring", scoring)
 
     bag = bag_of(dags)
 

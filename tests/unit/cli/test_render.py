@@ -14,8 +14,7 @@ from airflow_mlops import load_spec
 from airflow_mlops.cli import main
 from airflow_mlops.cli.dag_picture import Box, Line, Scene, _steps, _texts, _width, draw, png, svg
 from airflow_mlops.cli.dag_view import DagView, reduced, view
-from airflow_mlops.cli.model_dags import dag_ids
-from airflow_mlops.spec.fleet import dag_kinds, model_files
+from airflow_mlops.spec.fleet import dag_ids, dag_kinds, model_files
 from airflow_mlops.spec.load import spec_of
 from airflow_mlops.spec.yaml_lines import load_yaml
 
