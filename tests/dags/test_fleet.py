@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,11 @@ def test_a_real_processor_keeps_the_good_shows_the_bad_and_forgets_what_was_mend
     home = tmp_path / "home"
     home.mkdir()
     database = home / "airflow.db"
-    shutil.copy(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db", database)
+    # Never as a file: reading it drops the locks that this process holds on it, and the next process to end would then
+    # remove the log under this one.
+    with closing(sqlite3.connect(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db")) as own:
+        with closing(sqlite3.connect(database)) as copy:
+            own.backup(copy)
     env = {
         **os.environ,
         "AIRFLOW_HOME": str(home),
