@@ -295,9 +295,9 @@ def test_a_real_processor_keeps_the_good_shows_the_bad_and_forgets_what_was_mend
     database = home / "airflow.db"
     # Never as a file: reading it drops the locks that this process holds on it, and the next process to end would then
     # remove the log under this one.
-    with closing(sqlite3.connect(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db")) as own:
-        with closing(sqlite3.connect(database)) as copy:
-            own.backup(copy)
+    shared = Path(os.environ["AIRFLOW_HOME"]) / "airflow.db"
+    with closing(sqlite3.connect(shared)) as own, closing(sqlite3.connect(database)) as copy:
+        own.backup(copy)
     env = {
         **os.environ,
         "AIRFLOW_HOME": str(home),
