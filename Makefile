@@ -91,8 +91,9 @@ docs: venv ## build the documentation site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Open site/index.html"
 
-screenshots: venv ## photograph the pages of the last demo for the documentation
+screenshots: venv ## photograph the pages of the last demo, and of a fleet, for the documentation
 	$(BIN)/python scripts/screenshots.py
+	$(BIN)/python scripts/fleet_screenshot.py
 
 lock: ## resolve the lock anew for Python 3.11 to 3.13
 	$(BIN)/uv pip compile --universal --python-version 3.11 pyproject.toml --extra all --group dev \

@@ -76,7 +76,9 @@ def measure(home: Path) -> dict[str, tuple[float, float]]:
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         LOG: str(log),
     }
-    services = Services(home, home / "dags", env=env, say=lambda line: print(line, file=sys.stderr, flush=True))
+    services = Services(
+        home, home / "dags", env=env, preloads=False, say=lambda line: print(line, file=sys.stderr, flush=True)
+    )
     with services, AirflowAPI(services.airflow_url, services.user, services.password, check=services.check) as api:
         operators = play(api, lake)
         # A task's line comes after its state: its process ends a moment later.

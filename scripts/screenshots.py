@@ -286,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
         wanted += watch_shots(airflow, mlflow, list(_watched(api, mlflow).items()))
         wanted = [shot for shot in wanted if not args.only or shot.name in args.only]
         args.out.mkdir(parents=True, exist_ok=True)
-        failed = _take(wanted, browser, (airflow, user, password), args.out)
+        failed = take(wanted, browser, (airflow, user, password), args.out)
     for name, why in failed.items():
         say(f"NOT TAKEN: {name}: {why}")
     return 1 if failed else 0
@@ -332,7 +332,7 @@ def _run_ids(api: AirflowAPI) -> list[str]:
     return [str(run["dag_run_id"]) for run in answer["dag_runs"]]
 
 
-def _take(wanted: Sequence[Shot], browser: str, login: tuple[str, str, str], out: Path) -> dict[str, str]:
+def take(wanted: Sequence[Shot], browser: str, login: tuple[str, str, str], out: Path) -> dict[str, str]:
     """Take the pictures and return why some could not be taken."""
     from playwright.sync_api import Error, sync_playwright
 

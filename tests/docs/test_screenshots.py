@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_mlops import load_models
+from scripts import fleet_screenshot
 from scripts.screenshots import MOST_BYTES, Runs, airflow_page, choose, find_browser, main, shots, smaller, watch_shots
 from tests.support.pages import ROOT
 
@@ -119,4 +121,17 @@ def test_the_pages_show_pictures_that_the_script_takes() -> None:
         for name in re.findall(r"images/([\w-]+\.png)", page.read_text(encoding="utf-8"))
     }
 
-    assert shown <= taken
+    assert shown <= taken | {f"{fleet_screenshot.NAME}.png"}
+
+
+def test_the_photographed_fleet_has_one_good_model_and_the_bad_one_of_the_page(tmp_path: Path) -> None:
+    fleet_screenshot.write_fleet(tmp_path)
+
+    models = load_models(tmp_path / "models")
+
+    assert set(models) == fleet_screenshot.GOOD_DAGS
+    assert [file.name for file in models.errors] == ["early.yaml"]
+    page = (ROOT / "docs" / "how-to" / "fleet.md").read_text(encoding="utf-8")
+    said = next(iter(models.errors.values()))
+    assert said[said.index("early.yaml") : said.index("Known keys")].strip() in page
+    assert fleet_screenshot.MODEL in page

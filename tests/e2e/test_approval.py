@@ -13,6 +13,7 @@ import pytest
 from airflow_mlops.cli import main
 from airflow_mlops.cli.demo.airflow_api import AirflowAPI
 from airflow_mlops.cli.demo.services import Services
+from tests.support.airflow_settings import READ_ONCE
 from tests.support.candidates import Bench, entry_texts, make_bench
 
 #: Seconds that a worker takes at most to end after it has asked. Of a task that is answered before, as no person does,
@@ -49,7 +50,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     (home / "dags").mkdir()
     (home / "dags" / "approval_dag.py").write_text(DAG_FILE)
     # One task at a time: where two cores do all the work, several that start at once outlast the server's patience.
-    with Services(home, home / "dags", env={"AIRFLOW__CORE__PARALLELISM": "1"}) as running:
+    with Services(home, home / "dags", env={**READ_ONCE, "AIRFLOW__CORE__PARALLELISM": "1"}) as running:
         yield running
 
 

@@ -6,11 +6,8 @@ events. Each test builds on the one before it in this file.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +20,8 @@ from airflow_mlops.core.ledger import Ledger
 from airflow_mlops.engines.promotions import read_ledger
 from airflow_mlops.engines.tracking import TrackingServer, connected
 from airflow_mlops.engines.versions import DUPLICATE_OF, SUPERSEDED_BY, TRAIN_WINDOW, WINDOW, read_span
-from airflow_mlops.errors import OutageError
+from tests.support.airflow_settings import on_postgres
+from tests.support.postgres import Postgres
 
 SPEC = """
 name: {name}
@@ -67,15 +65,6 @@ for name in ("forward", "reversed"):
         EmptyOperator(task_id="nothing")
 """
 
-#: What the scheduler imports before it forks a task, so that each of a few hundred tasks does not import it anew.
-PRELOAD = """
-import sys
-
-if "scheduler" in sys.argv:
-    import great_expectations, mlflow, pandas, pyarrow.parquet, sklearn.linear_model, skops
-    import airflow_mlops.factories.training
-"""
-
 MONTHS = [Window(start=datetime(2024, n, 1), end=datetime(2024 + n // 12, n % 12 + 1, 1)) for n in range(1, 13)]
 MODELS = ("forward", "reversed")
 #: Months of the reversed model: one more than run at once, so that one is judged when a newer champion serves.
@@ -83,7 +72,7 @@ LAST = 4
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def services(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Services]:
     import numpy as np
     import pandas as pd
 
@@ -92,7 +81,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     at = pd.date_range("2023-11-01", "2025-01-01", periods=7_000, inclusive="left", tz="UTC")
     x = generator.normal(size=len(at))
     y = (x + generator.normal(size=len(at)) > 0).astype(int)
-    for folder in ("rows", "dags", "settings"):
+    for folder in ("rows", "dags"):
         (home / folder).mkdir()
     pd.DataFrame({"at": at, "x": x, "y": y}).to_parquet(home / "rows" / "rows.parquet")
     for name in MODELS:
@@ -100,11 +89,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     (home / "dags" / "contract.yaml").write_text(CONTRACT)
     (home / "dags" / "monthly_training.py").write_text(TRAINING)
     (home / "dags" / "monthly_dags.py").write_text(DAGS)
-    (home / "settings" / "airflow_local_settings.py").write_text(PRELOAD)
-    path = os.pathsep.join(filter(None, [str(home / "settings"), os.environ.get("PYTHONPATH")]))
-    # The files never change, and reading them again takes time from the tasks.
-    env = {"PYTHONPATH": path, "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600"}
-    with Services(home, home / "dags", env=env) as running:
+    with Services(home, home / "dags", env=on_postgres(postgres, "airflow_backfill")) as running:
         yield running
 
 
@@ -128,9 +113,7 @@ def until(api: AirflowAPI, look: Callable[[], Any], seconds: float = 180) -> Any
     return found
 
 
-def backfill(
-    api: AirflowAPI, services: Services, dag_id: str, months: int = 12, *, reverse: bool = False, again: bool = False
-) -> None:
+def backfill(api: AirflowAPI, dag_id: str, months: int = 12, *, reverse: bool = False, again: bool = False) -> None:
     """Backfill the year, or its last months, three runs at a time, and wait for the end."""
     body = {
         "dag_id": dag_id,
@@ -141,18 +124,7 @@ def backfill(
         "max_active_runs": 3,
     }
 
-    def started() -> int | None:
-        # On SQLite Airflow refuses while another of its processes writes, and its scheduler does not survive to see
-        # runs that are taken back then.
-        os.kill(services.pids["scheduler"], signal.SIGSTOP)
-        try:
-            with suppress(OutageError):
-                return int(api._send("POST", "/api/v2/backfills", json=body).json()["id"])
-        finally:
-            os.kill(services.pids["scheduler"], signal.SIGCONT)
-        return None
-
-    number = until(api, started)
+    number = api._send("POST", "/api/v2/backfills", json=body).json()["id"]
     until(api, lambda: api._get(f"/api/v2/backfills/{number}")["completed_at"], seconds=1200)
 
 
@@ -196,7 +168,7 @@ def assert_a_version_a_month(api: AirflowAPI, services: Services, name: str, mon
 def test_twelve_months_several_at_a_time_end_with_the_newest_and_in_silence(
     api: AirflowAPI, services: Services
 ) -> None:
-    backfill(api, services, "train_forward")
+    backfill(api, "train_forward")
 
     assert_a_version_a_month(api, services, "forward", MONTHS)
     assert api.asset_events("train_forward") == []
@@ -207,7 +179,7 @@ def test_twelve_months_several_at_a_time_end_with_the_newest_and_in_silence(
 def test_newest_first_registers_every_month_and_speaks_of_new_champions_only(
     api: AirflowAPI, services: Services
 ) -> None:
-    backfill(api, services, "train_reversed", LAST, reverse=True)
+    backfill(api, "train_reversed", LAST, reverse=True)
 
     assert_a_version_a_month(api, services, "reversed", MONTHS[-LAST:])
     _, ledger, _ = registered(services, "reversed")
@@ -225,8 +197,8 @@ def test_months_that_are_run_again_change_nothing(api: AirflowAPI, services: Ser
     month = runs_of(api, "train_forward")["2024-05"]["dag_run_id"]
     api.clear("train_forward", month, ["plan"])
     assert api.wait_for_run("train_forward", month)["state"] == "success", api.task_states("train_forward", month)
-    backfill(api, services, "train_forward", 1, again=True)
-    backfill(api, services, "train_forward")
+    backfill(api, "train_forward", 1, again=True)
+    backfill(api, "train_forward")
 
     after = registered(services, "forward")
     assert [one.version for one in after[0]] == [one.version for one in before[0]]

@@ -16,6 +16,7 @@ from airflow_mlops.cli.demo.months import rows as months_told
 from airflow_mlops.cli.demo.services import Services, free_port
 from airflow_mlops.cli.demo.story import ROLLBACK, TRAIN, closing_acts, play, training_acts, write_dags
 from airflow_mlops.cli.demo.verb import champion_of
+from tests.support.airflow_settings import READ_ONCE
 from tests.support.killing_proxy import KillingProxy, killing_proxy
 
 SMALL_SPEC = """
@@ -98,7 +99,7 @@ def proxy() -> Iterator[KillingProxy]:
 
 @pytest.fixture(scope="module")
 def services(home: Path, proxy: KillingProxy) -> Iterator[Services]:
-    env = {"AIRFLOW_CONN_MLFLOW_KILLING": json.dumps({"conn_type": "mlflow", "host": proxy.uri})}
+    env = {**READ_ONCE, "AIRFLOW_CONN_MLFLOW_KILLING": json.dumps({"conn_type": "mlflow", "host": proxy.uri})}
     with Services(home, home / "dags", env=env, mlflow_port=proxy.upstream_port) as running:
         yield running
 

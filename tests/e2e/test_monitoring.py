@@ -10,15 +10,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_mlops.cli.demo.airflow_api import AirflowAPI
-from airflow_mlops.cli.demo.services import Services, free_port
-from airflow_mlops.errors import OutageError
+from airflow_mlops.cli.demo.services import Services
+from tests.support.airflow_settings import on_postgres
+from tests.support.postgres import Postgres
 
 SPEC = """
 name: {name}
@@ -115,8 +115,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def services(home: Path) -> Iterator[Services]:
-    with Services(home, home / "dags", mlflow_port=free_port(), airflow_port=free_port()) as running:
+def services(home: Path, postgres: Postgres) -> Iterator[Services]:
+    with Services(home, home / "dags", env=on_postgres(postgres, "airflow_monitoring")) as running:
         yield running
 
 
@@ -171,13 +171,6 @@ def requests(api: AirflowAPI) -> list[str]:
 
 def retrains(api: AirflowAPI) -> list[dict[str, Any]]:
     return [run for run in api.runs("train_watched") if run["run_type"] == "asset_triggered"]
-
-
-def started_backfill(api: AirflowAPI, dag_id: str) -> bool:
-    # On SQLite Airflow refuses while another of its processes writes.
-    with suppress(OutageError):
-        return api.backfill(dag_id, WEEKS["first"][0], WEEKS["third"][0]) > 0
-    return False
 
 
 def backfilled(api: AirflowAPI, dag_id: str) -> list[str]:
@@ -273,7 +266,7 @@ def test_a_backfill_scores_and_watches_in_silence(api: AirflowAPI) -> None:
     for dag in ("score_backfilled", "monitor_backfilled"):
         api.unpause(dag)
         # Week by week from the first to the third; the last interval is the one that starts on the given day.
-        until(lambda dag=dag: started_backfill(api, dag))
+        api.backfill(dag, WEEKS["first"][0], WEEKS["third"][0])
         runs = until(
             lambda dag=dag: [run for run in api.runs(dag) if run["run_type"] == "backfill"][2:] and api.runs(dag)
         )

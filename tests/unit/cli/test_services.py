@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from airflow_mlops.cli.demo import preload
 from airflow_mlops.cli.demo.airflow_api import AirflowAPI
 from airflow_mlops.cli.demo.services import COMPONENTS, Services, free_port, port_is_free, remove_home
 from airflow_mlops.errors import OutageError, VerdictError
@@ -26,6 +27,7 @@ pytestmark = only_airflow_3
 
 TRIVIAL_DAG = """
 import os
+import sys
 
 from airflow.sdk import DAG, Connection, task
 
@@ -40,6 +42,7 @@ with DAG("trivial", schedule=None):
             "ambient": os.environ.get("MLFLOW_TRACKING_URI"),
             "threads": os.environ["OMP_NUM_THREADS"],
             "extra": os.environ["EXTRA"],
+            "preloaded": {"great_expectations", "mlflow", "pandas"} <= set(sys.modules),
         }
 
     @task
@@ -105,7 +108,9 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         patch.setenv("MLFLOW_TRACKING_URI", "http://ambient.invalid")
         patch.setenv("AIRFLOW__CORE__EXECUTOR", "NoSuchExecutor")
         patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-        with Services(folder / "home", dags, env={"EXTRA": "given"}) as running:
+        # Two tests wait until a new file is found.
+        env = {"EXTRA": "given", "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5"}
+        with Services(folder / "home", dags, env=env) as running:
             yield running
 
 
@@ -147,10 +152,24 @@ def test_a_dag_runs_to_success_through_the_api(services: Services, api: AirflowA
         "ambient": None,
         "threads": "1",
         "extra": "given",
+        "preloaded": True,
     }
     assert api.xcom("trivial", run_id, "grow", map_index=1) == 3
     assert api.xcom("trivial", run_id, "look", key="nothing") is None
     assert "a line for the log" in api.log("trivial", run_id, "look")
+
+
+def test_the_scheduler_alone_loads_what_tasks_need_and_only_where_that_is_wanted(tmp_path: Path) -> None:
+    def loaded_by(component: str) -> str:
+        settings = tmp_path / "config" / "airflow_local_settings.py"
+        code = f"import sys; sys.argv = ['airflow', {component!r}]; sys.path.insert(0, {str(settings.parent)!r})\n"
+        code += "import airflow_local_settings; print('great_expectations' in sys.modules)"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+
+    preload.write_settings(tmp_path, on=True)
+    assert (loaded_by("scheduler"), loaded_by("api-server")) == ("True", "False")
+    preload.write_settings(tmp_path, on=False)
+    assert loaded_by("scheduler") == "", "nothing is left of it"
 
 
 def test_a_cleared_task_runs_again_with_what_follows(api: AirflowAPI) -> None:
