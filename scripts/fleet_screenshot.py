@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--browser", help="a Chromium; default: the one on the path")
     args = parser.parse_args(argv)
     browser = find_browser(args.browser)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="airflow-") as folder:
         home = Path(folder)
         write_fleet(home / "dags")
         # Airflow's own intervals, as on a server.

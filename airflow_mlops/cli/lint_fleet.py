@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_mlops.cli.lint_findings import Finding, finding
 from airflow_mlops.cli.lint_model import Model
+from airflow_mlops.spec import naming
 from airflow_mlops.spec.fleet import dag_ids
+from airflow_mlops.spec.layers import PROFILES
 from airflow_mlops.spec.model import ModelSpec
 from airflow_mlops.spec.resolve import code_folder, scoring_settings
 
@@ -44,14 +46,21 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Facts:
-    """What other models, and later checks, must know of a model. Plain data: it crosses between processes."""
+    """What other models, and later checks, must know of a model. Plain data: it crosses between processes.
+
+    :param anywhere: what it takes in production, where its file has no profiles and so takes any that is asked for.
+    :param assumed: whether it is what loading the folder would make of such a file under another file's profile.
+    """
 
     file: str
     profile: str | None
     name: str
+    owner: str
     taken: tuple[Taken, ...]
     connections: tuple[str, ...]
     loaded: tuple[Loaded, ...]
+    anywhere: tuple[Taken, ...] | None = None
+    assumed: bool = False
 
 
 def facts_of(model: Model) -> Facts:
@@ -60,34 +69,61 @@ def facts_of(model: Model) -> Facts:
     sources = [spec.data, spec.scoring and spec.scoring.data, spec.labels and spec.labels.data]
     ids = [spec.connection_id, spec.promotion_connection_id, spec.scoring and spec.scoring.output_conn_id]
     ids += [source.conn_id for source in sources if source]
+    takes_any = model.profile is None and not any(PROFILES in layer.data for layer in model.layered.layers)
     return Facts(
         file=str(model.file),
         profile=model.profile,
         name=spec.name,
+        owner=spec.owner,
         taken=tuple(_taken(model)),
         connections=tuple(sorted({str(conn_id) for conn_id in ids if conn_id})),
         loaded=tuple(_loaded(model)),
+        anywhere=tuple(_taken(replace(model, spec=spec.model_copy(update={"profile": None})))) if takes_any else None,
     )
 
 
 def collisions(facts: Iterable[Facts]) -> Iterator[Finding]:
-    """Yield every model that takes a name which an earlier one has under the same profile.
-
-    A file without profiles takes any, so what was looked at without one stands beside every profile of the others.
-    """
-    takers: dict[tuple[str, str], list[Facts]] = {}
-    for model in facts:
+    """Yield every model that takes a name which an earlier one has under the same profile."""
+    takers: dict[tuple[str | None, str, str], list[Facts]] = {}
+    told = set()
+    for model in _everywhere(list(facts)):
         for one in model.taken:
-            earlier = takers.setdefault((one.code, one.value), [])
+            earlier = takers.setdefault((model.profile, one.code, one.value), [])
             known = next((other for other in earlier if _collide(other, model, one.code)), None)
             earlier.append(model)
-            if known is not None:
-                message = f"{one.what} {one.value!r} is also that of {known.file}"
-                yield _under(model, finding(one.code, one.place, one.key, message, one.mend))
+            if known is None:
+                continue
+            pair = (known.file, model.file, one.code)
+            if known.assumed and model.assumed and pair in told:
+                continue  # under a profile, too, and it needs none
+            if not model.assumed:
+                told.add(pair)
+            message = f"{one.what} {one.value!r} is also that of {known.file}"
+            yield _under(model, finding(one.code, one.place, one.key, message, one.mend))
+
+
+def _everywhere(facts: Sequence[Facts]) -> Iterator[Facts]:
+    """Yield all facts, and of each file without profiles what it is under every profile that another file has."""
+    profiles = dict.fromkeys(one.profile for one in facts if one.profile)
+    for one in facts:
+        yield one
+        for profile in profiles if one.anywhere is not None else ():
+            try:
+                naming.check_owner(one.owner, profile)
+            except ValueError:
+                continue  # loading refuses it there
+            taken = tuple(_named(taken, profile, one.owner) for taken in one.anywhere or ())
+            yield replace(one, profile=profile, taken=taken, assumed=True)
+
+
+def _named(taken: Taken, profile: str, owner: str) -> Taken:
+    """Return what is taken in production as it is under a profile: some names carry it, and the owner."""
+    name = {"MLOPS502": naming.dag_id, "MLOPS503": naming.registered_model}.get(taken.code)
+    return taken if name is None else replace(taken, value=name(taken.value, profile, owner))
 
 
 def _collide(one: Facts, other: Facts, code: str) -> bool:
-    if one.file == other.file or (one.profile != other.profile and None not in (one.profile, other.profile)):
+    if one.file == other.file:
         return False
     # Two models of one name collide in everything else, too: the name alone is told.
     return code == "MLOPS501" or one.name != other.name

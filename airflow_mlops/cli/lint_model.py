@@ -140,32 +140,42 @@ def _contract_in(path: Path, state: tuple[int, int]) -> tuple[Contract | None, t
         contract = load_contract(path)
     except InvalidSpecError as exc:
         return None, tuple(findings_of("MLOPS202", exc, str(path)))
-    found = []
-    known = _expectations()
-    for number, one in enumerate(contract.expectations if known else ()):
+    return contract, tuple(_expectations(contract))
+
+
+def _expectations(contract: Contract) -> Iterator[Finding]:
+    """Yield the expectations that Great Expectations would refuse when the contract is used, where it is installed."""
+    # Imported here, and only for a contract: it takes seconds.
+    from airflow_mlops.engines.expectations import arguments_of, known_names, mistakes_in
+
+    def place(number: int) -> tuple[str, int]:
+        file, _, line = contract.place(number).rpartition(" (")[0].rpartition(", line ")
+        return file, int(line)
+
+    try:
+        known = known_names()
+    except ImportError:  # the worker may have it all the same
+        return
+    for number, one in enumerate(contract.expectations):
         if one.type not in known:
             close = get_close_matches(one.type, known, n=1)
-            where = contract.place(number).rpartition(" (")[0].rpartition(", line ")
-            found.append(
-                finding(
-                    "MLOPS203",
-                    (where[0], int(where[2])),
-                    f"expectations[{number}].type",
-                    f"Great Expectations has no expectation {one.type!r}",
-                    f"Did you mean {close[0]!r}?" if close else "Use one of its names, in snake case.",
-                )
+            yield finding(
+                "MLOPS203",
+                place(number),
+                f"expectations[{number}].type",
+                f"Great Expectations has no expectation {one.type!r}",
+                f"Did you mean {close[0]!r}?" if close else "Use one of its names, in snake case.",
             )
-    return contract, tuple(found)
-
-
-@cache
-def _expectations() -> frozenset[str]:
-    """Return the names of Great Expectations' own expectations, from its files; none where it is not installed."""
-    spec = importlib.util.find_spec("great_expectations")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    folder = Path(spec.origin).parent / "expectations" / "core"
-    return frozenset(file.stem for file in folder.glob("expect_*.py"))
+    for wrong in mistakes_in(contract):
+        key = f"expectations[{wrong.number}].{wrong.key}"
+        about = contract.expectations[wrong.number].type
+        yield finding(
+            "MLOPS202",
+            place(wrong.number),
+            key,
+            f"{about}: {wrong.what}",
+            wrong.mend or f"It takes {', '.join(arguments_of(about))}.",
+        )
 
 
 # Code

@@ -13,16 +13,12 @@ from airflow_mlops.core.windows import Length
 from airflow_mlops.core.yaml_text import comment, entry, flow, scalar
 from airflow_mlops.spec.layers import Layered
 from airflow_mlops.spec.model import ModelSpec, RuntimeSpec
-from airflow_mlops.spec.strict import CREDENTIALS, secret_in
+from airflow_mlops.spec.strict import CREDENTIALS, is_secret_address, secret_in
 
 HIDDEN = "(hidden)"
 _COLUMN = 72
-#: What a specification may hold and a log should not: signed addresses, webhooks, what a request is authorised with.
-_SECRET_LOOK = re.compile(
-    r"[?&;][\w.-]*(?:token|secret|passw(?:or)?d|pwd|sig|signature|api-?_?key|access-?_?key|accountkey|credential)=[^&;\s]"
-    r"|://hooks\.|^(?:bearer|basic) +\S",
-    re.IGNORECASE,
-)
+#: Beside secret addresses, what a log should not show: a webhook on a team's own host, what authorises a request.
+_SECRET_LOOK = re.compile(r"://hooks\.|^(?:bearer|basic) +\S", re.IGNORECASE)
 _SECRET_KEY = re.compile(r"(?:^|[_-])(?:authorization|webhook(?:_url)?|dsn|connection_string)$", re.IGNORECASE)
 
 Location = tuple[Any, ...]
@@ -84,9 +80,8 @@ def _plain(value: Any, key: str = "") -> Any:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    return bool(
-        CREDENTIALS.search(value) or _SECRET_LOOK.search(value) or _SECRET_KEY.search(key) or secret_in({key: ""})
-    )
+    look = CREDENTIALS.search(value) or is_secret_address(value) or _SECRET_LOOK.search(value)
+    return bool(look or _SECRET_KEY.search(key) or secret_in({key: ""}))
 
 
 def _locations(values: Mapping[str, Any], above: Location) -> Iterator[Location]:

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from airflow_mlops.core.inference import DATE, ColumnSeen, TableSeen, holds_labels
 from airflow_mlops.core.metrics import Task
 from airflow_mlops.core.record import Window
-from airflow_mlops.core.windows import Length, Unit
+from airflow_mlops.core.windows import MOST_YEARS, Length, Unit
 from airflow_mlops.errors import InvalidSpecError
 
 LEAST_ROWS = 20
@@ -216,6 +216,12 @@ def split(times: Sequence[datetime], share_before: Callable[[datetime], float], 
             f"counts. Mend such placeholders for `unknown` or `never` where the file is made."
         ) from exc
     length = Length(count=_units(start, moment, unit), unit=unit)
+    if length.is_too_long:
+        raise InvalidSpecError(
+            f"The earlier half of {where} reaches from {first.isoformat()} to {moment.isoformat()}, and a training "
+            f"window may be {MOST_YEARS} years long. Mend placeholders for `unknown` or `never` where the file is "
+            f"made, or leave the oldest rows out."
+        )
     return Split(Window(start=start, end=moment), Window(start=moment, end=end), length)
 
 

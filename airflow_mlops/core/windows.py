@@ -11,12 +11,23 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from dateutil.relativedelta import relativedelta
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from airflow_mlops.core.records import Window
 from airflow_mlops.errors import InvalidSpecError, LeakageError
 
 Unit = Literal["minutes", "hours", "days", "weeks", "months", "years"]
+#: What is longer than this is a slip, and windows of thousands of years overflow the clocks of other libraries.
+MOST_YEARS = 100
+MOST_HOURS = MOST_YEARS * 8_766
+_MOST: dict[Unit, int] = {
+    "minutes": MOST_HOURS * 60,
+    "hours": MOST_HOURS,
+    "days": MOST_HOURS // 24,
+    "weeks": MOST_HOURS // (24 * 7),
+    "months": MOST_YEARS * 12,
+    "years": MOST_YEARS,
+}
 _WRITTEN = re.compile(r"^\s*(\d+)\s*(minute|hour|day|week|month|year)s?\s*$", re.IGNORECASE)
 
 
@@ -32,19 +43,25 @@ class Length(BaseModel):
     def parse(cls, value: Any) -> Length:
         """Read ``"2 months"``.
 
-        :raises ValueError: it is not a whole number and one of minute, hour, day, week, month, year.
+        :raises ValueError: it is not a whole number and one of minute, hour, day, week, month, year; or it is longer
+            than :data:`MOST_YEARS` years.
         """
-        if isinstance(value, Length):
-            return value
-        if isinstance(value, dict):
-            return cls.model_validate(value)
         match = _WRITTEN.match(value) if isinstance(value, str) else None
-        if match is None:
+        try:
+            found = cls.model_validate({"count": match[1], "unit": f"{match[2].lower()}s"} if match else value)
+        except ValidationError as exc:
             raise ValueError(
                 f"{value!r} is not a length; write a whole number and a unit, such as '2 months', '30 days' or "
                 f"'0 days' (units: minutes, hours, days, weeks, months, years)"
-            )
-        return cls.model_validate({"count": int(match[1]), "unit": f"{match[2].lower()}s"})
+            ) from exc
+        if found.is_too_long:
+            raise ValueError(f"'{found}' is longer than {MOST_YEARS} years; write a shorter one, such as '2 months'")
+        return found
+
+    @property
+    def is_too_long(self) -> bool:
+        """Say whether it is longer than :data:`MOST_YEARS` years."""
+        return self.count > _MOST[self.unit]
 
     def before(self, moment: datetime) -> datetime:
         """Return the instant this much before ``moment``."""

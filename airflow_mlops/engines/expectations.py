@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.engines.sentences import Observed, sentence_for
 from airflow_mlops.errors import InvalidSpecError, MissingEngineError, UnknownNameError
+from airflow_mlops.spec.contract import NOT_ARGUMENTS
 
 if TYPE_CHECKING:
     import pandas
@@ -47,6 +48,20 @@ class Outcome:
     positions: tuple[int, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with one expectation of a contract.
+
+    :param number: its place in the contract.
+    :param key: which of its keys is wrong.
+    """
+
+    number: int
+    key: str
+    what: str
+    mend: str = ""
+
+
 def check_contract_names(contract: Contract) -> None:
     """Refuse what Great Expectations does not know or cannot use.
 
@@ -54,13 +69,7 @@ def check_contract_names(contract: Contract) -> None:
     :raises InvalidSpecError: arguments do not fit, or quarantine is asked of an expectation that judges no single rows.
     :raises MissingEngineError: Great Expectations is not installed.
     """
-    _require()
-    from great_expectations.core.expectation_suite import ExpectationSuite
-    from great_expectations.exceptions import GreatExpectationsError
-    from great_expectations.expectations import registry
-
-    known = registry.list_registered_expectation_implementations()
-    mistakes = []
+    known = known_names()
     for number, spec in enumerate(contract.expectations):
         if spec.type not in known:
             close = get_close_matches(spec.type, known, n=1)
@@ -69,18 +78,46 @@ def check_contract_names(contract: Contract) -> None:
                 f"{contract.place(number)}: Great Expectations has no expectation {spec.type!r}.{hint} The names are "
                 f"those of Great Expectations 1.x, in snake case."
             )
+    mistakes = [f"{contract.place(one.number)}: {one.what}. {one.mend}".rstrip() for one in mistakes_in(contract)]
+    if mistakes:
+        raise InvalidSpecError("\n".join(mistakes))
+
+
+def known_names() -> Collection[str]:
+    """Return the names of all expectations that can be used in this process: a team's own count once imported.
+
+    :raises MissingEngineError: Great Expectations is not installed.
+    """
+    _require()
+    from great_expectations.expectations import registry
+
+    names: Collection[str] = registry.list_registered_expectation_implementations()
+    return names
+
+
+def mistakes_in(contract: Contract) -> Iterator[Mistake]:
+    """Yield the expectations whose name is known and which still cannot be used. No data is needed.
+
+    :raises MissingEngineError: Great Expectations is not installed.
+    """
+    known = known_names()
+    from great_expectations.core.expectation_suite import ExpectationSuite
+    from great_expectations.exceptions import GreatExpectationsError
+
+    for number, spec in enumerate(contract.expectations):
+        if spec.type not in known:
+            continue
         if spec.on_failure == "quarantine" and not _is_row_wise(spec.type):
-            raise InvalidSpecError(
-                f"{contract.place(number)}: on_failure: quarantine needs an expectation that judges single rows, such "
-                f"as expect_column_values_to_be_between; this one judges the column or table as a whole. Use fail or "
-                f"warn."
+            what = (
+                "on_failure: quarantine needs an expectation that judges single rows, such as "
+                "expect_column_values_to_be_between; this one judges the column or table as a whole"
             )
+            yield Mistake(number, "on_failure", what, "Use fail or warn.")
+            continue
         try:
             _add(ExpectationSuite(name="check"), number, spec, lambda column: False)
         except (ValueError, TypeError, GreatExpectationsError) as exc:
-            mistakes.append(f"{contract.place(number)}: {_argument_mistakes(exc)}")
-    if mistakes:
-        raise InvalidSpecError("\n".join(mistakes))
+            yield Mistake(number, "kwargs", _argument_mistakes(exc))
 
 
 def evaluate(frame: pandas.DataFrame, contract: Contract, numbers: Sequence[int]) -> list[Outcome]:
@@ -272,13 +309,19 @@ def _argument_mistakes(exc: Exception) -> str:
             ),
         )
     if not said:
-        return f"{' '.join(str(exc).split())}."
-    return (
-        "; ".join(
-            f"{key} {message}" if message.startswith("is ") else f"{key}: {message}" for key, message in said.items()
-        )
-        + "."
+        return " ".join(str(exc).split()).rstrip(".")
+    return "; ".join(
+        f"{key} {message}" if message.startswith("is ") else f"{key}: {message}" for key, message in said.items()
     )
+
+
+def arguments_of(name: str) -> list[str]:
+    """Return the arguments of an expectation that is known, those that it must have first."""
+    from great_expectations.expectations import expectation, registry
+
+    fields = registry.get_expectation_impl(name).__fields__
+    own = [key for key in fields if key not in expectation.BatchExpectation.__fields__ and key not in NOT_ARGUMENTS]
+    return sorted(own, key=lambda key: not fields[key].required)
 
 
 def _require() -> None:

@@ -38,6 +38,8 @@ REGISTERED_MODEL = "airflow_mlops.registered_model"
 MODEL_VERSION = "airflow_mlops.model_version"
 WINDOW_START = "airflow_mlops.window_start"
 WINDOW_END = "airflow_mlops.window_end"
+#: On a step that another task's step performs: that task's key.
+PART_OF = "airflow_mlops.part_of"
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 RECORD_FILE = "record.json"
@@ -168,12 +170,16 @@ def resume(client: MlflowClient, run: Run) -> None:
 
 
 def any_failed(client: MlflowClient, experiment: str, parent_run_id: str) -> bool:
-    """Say whether a step of the parent failed, or ended in a failing verdict, and nothing has superseded it since."""
+    """Say whether a step of the parent failed, or ended in a failing verdict, and nothing has superseded it since.
+
+    A step that another one performed counts through that one, which may well end without it.
+    """
     children = client.search_runs([experiment], filter_string=f"tags.`{PARENT}` = '{parent_run_id}'", max_results=1000)
     return any(
         (child.info.status == "FAILED" or FAILING in child.data.tags)
         and SUPERSEDED_BY not in child.data.tags
         and DUPLICATE_OF not in child.data.tags
+        and PART_OF not in child.data.tags
         for child in children
     )
 

@@ -18,7 +18,7 @@ from airflow_mlops.spec.yaml_lines import load_yaml
 
 OnFailure = Literal["fail", "warn", "quarantine"]
 #: Arguments that say how a result is reported. That is ours to decide: reports must hold no rows.
-_OURS = ("result_format", "catch_exceptions", "severity", "meta", "batch_id", "row_condition_dialect")
+NOT_ARGUMENTS = ("result_format", "catch_exceptions", "severity", "meta", "batch_id", "row_condition_dialect")
 
 #: Expectations about which columns a table has, and the argument that lists them: a list can be shortened.
 _LISTS = {
@@ -44,7 +44,7 @@ class ExpectationSpec(Strict):
     @field_validator("kwargs")
     @classmethod
     def _only_theirs(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        ours = sorted(set(value) & set(_OURS))
+        ours = sorted(set(value) & set(NOT_ARGUMENTS))
         if ours:
             raise ValueError(f"{ours[0]!r} cannot be set in a contract; remove it (use on_failure for the consequence)")
         return value

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from airflow_mlops.core.metrics import metric_names
 from airflow_mlops.core.serving_rules import NEEDS_SERVING
-from airflow_mlops.core.windows import Length, WrittenLength
+from airflow_mlops.core.windows import MOST_HOURS, Length, WrittenLength
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.spec import naming
 from airflow_mlops.spec.data import DataSpec
@@ -91,6 +91,13 @@ class TrainWindowSpec(Strict):
 
     length: WrittenLength = Field(description="How long the training window is.")
     gap: WrittenLength = Field(default=Length(count=0, unit="days"), description="How long before the anchor it ends.")
+
+    @field_validator("length")
+    @classmethod
+    def _some_time(cls, value: Length) -> Length:
+        if value.count == 0:
+            raise ValueError("the training window needs a length above zero; write '1 month', for example")
+        return value
 
 
 class TrainSpec(Strict):
@@ -175,7 +182,9 @@ class ApprovalSpec(Strict):
     """Whether a person must say yes to a candidate that passed every rule."""
 
     when: Literal["never", "first_model", "always"] = Field(default="never", description="Which candidates wait.")
-    timeout_hours: float = Field(default=72.0, gt=0, description="After this long without an answer it is a hold.")
+    timeout_hours: float = Field(
+        default=72.0, gt=0, le=MOST_HOURS, description="After this long without an answer it is a hold."
+    )
     assignees: tuple[str, ...] = Field(
         default=(), description="Airflow user names who may answer in Airflow's page; none: whoever may."
     )
@@ -201,10 +210,14 @@ class ServingSpec(Strict):
         description="installed: the worker's own libraries, compared with the recorded ones; build: an environment "
         "made from the model's requirements, which takes minutes and downloads them.",
     )
-    timeout_seconds: float = Field(default=120.0, gt=0, description="For loading and scoring, not for building.")
+    timeout_seconds: float = Field(
+        default=120.0, gt=0, le=MOST_HOURS * 3_600, description="For loading and scoring, not for building."
+    )
     memory_mb: int = Field(default=4096, gt=0, description="Largest resident memory of the interpreter, in MiB.")
     repeats: int = Field(default=20, ge=1, le=10_000, description="Calls that are timed after a first one.")
-    build_timeout_seconds: float = Field(default=1800.0, gt=0, description="For making the environment.")
+    build_timeout_seconds: float = Field(
+        default=1800.0, gt=0, le=MOST_HOURS * 3_600, description="For making the environment."
+    )
 
 
 class RuntimeSpec(BaseModel):

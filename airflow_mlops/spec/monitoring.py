@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from airflow_mlops.core.windows import Length, WrittenLength
+from airflow_mlops.core.windows import MOST_HOURS, Length, WrittenLength
 from airflow_mlops.spec.data import DataSpec
 from airflow_mlops.spec.schedule import ScheduleSpec
-from airflow_mlops.spec.strict import Column, Strict
+from airflow_mlops.spec.strict import Column, Strict, secret_address_in
 
 Action = Literal["notify", "retrain", "rollback"]
 
@@ -29,7 +29,7 @@ class LabelSpec(Strict):
         default=Length(count=30, unit="days"),
         description="Counted from the moment the batch was scored; then metrics are final, whatever the coverage.",
     )
-    poll_seconds: float = Field(default=300.0, gt=0, description="Time between two looks.")
+    poll_seconds: float = Field(default=300.0, gt=0, le=MOST_HOURS * 3_600, description="Time between two looks.")
 
 
 class DriftMethodSpec(Strict):
@@ -112,7 +112,10 @@ class MonitoringSpec(Strict):
         description="No second retrain or rollback for windows that end within this long after the one that asked.",
     )
     retrain_timeout_hours: float = Field(
-        default=24.0, gt=0, description="A retrain that was asked for and never ended is not waited for any longer."
+        default=24.0,
+        gt=0,
+        le=MOST_HOURS,
+        description="A retrain that was asked for and never ended is not waited for any longer.",
     )
     act_in_backfill: bool = Field(default=False, description="Whether a backfill's breach has consequences.")
     schedule: ScheduleSpec | None = Field(
@@ -133,3 +136,13 @@ class NotificationSpec(Strict):
     settings: dict[str, object] = Field(
         default_factory=dict, description="Its arguments; `{{ mlops.message }}` is the message. Never a secret."
     )
+
+    @field_validator("settings")
+    @classmethod
+    def _no_secret(cls, value: dict[str, object]) -> dict[str, object]:
+        if key := secret_address_in(value, "settings"):
+            raise ValueError(
+                f"{key} is an address that holds a secret; put it into an Airflow connection and give the notifier "
+                f"the connection's id, such as slack_webhook_conn_id"
+            )
+        return value

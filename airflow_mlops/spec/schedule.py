@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
+from airflow_mlops.core.windows import MOST_HOURS
 from airflow_mlops.spec.strict import Strict
 
 
@@ -27,8 +28,10 @@ class ScheduleSpec(Strict):
     catchup: bool = Field(default=False, description="Run the intervals since start_date that were missed.")
     max_active_runs: int = Field(default=1, gt=0, description="Runs of the DAG at a time.")
     retries: int = Field(default=2, ge=0, description="Of a task, after outages; verdicts are not retried.")
-    retry_delay_seconds: int = Field(default=60, ge=0, description="Wait before a retry.")
-    task_timeout_minutes: int = Field(default=120, gt=0, description="A task that takes longer is ended.")
+    retry_delay_seconds: int = Field(default=60, ge=0, le=MOST_HOURS * 3_600, description="Wait before a retry.")
+    task_timeout_minutes: int = Field(
+        default=120, gt=0, le=MOST_HOURS * 60, description="A task that takes longer is ended."
+    )
     pool: str | None = Field(default=None, description="Airflow pool of the tasks.")
 
     @field_validator("start_date")

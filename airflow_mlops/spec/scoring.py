@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from airflow_mlops.core.windows import WrittenLength
+from airflow_mlops.core.windows import MOST_HOURS, Length, WrittenLength
 from airflow_mlops.spec.data import DataSpec
 from airflow_mlops.spec.schedule import ScheduleSpec
 from airflow_mlops.spec.strict import CREDENTIALS, Column, Name, Strict
@@ -27,12 +27,23 @@ class SplitSpec(Strict):
 class WaitSpec(Strict):
     """Wait until a window's data has arrived and stopped changing."""
 
-    settle_minutes: float = Field(default=5.0, ge=0, description="Unchanged for this long counts as complete.")
-    timeout_hours: float = Field(default=24.0, gt=0, description="After this long without it the run fails.")
-    poll_seconds: float = Field(default=60.0, gt=0, description="Time between two looks.")
+    settle_minutes: float = Field(
+        default=5.0, ge=0, le=MOST_HOURS * 60, description="Unchanged for this long counts as complete."
+    )
+    timeout_hours: float = Field(
+        default=24.0, gt=0, le=MOST_HOURS, description="After this long without it the run fails."
+    )
+    poll_seconds: float = Field(default=60.0, gt=0, le=MOST_HOURS * 3_600, description="Time between two looks.")
     every: WrittenLength | None = Field(
         default=None, description="Each piece of the window of this length must have a file, such as 1 day."
     )
+
+    @field_validator("every")
+    @classmethod
+    def _some_time(cls, value: Length | None) -> Length | None:
+        if value is not None and value.count == 0:
+            raise ValueError("a piece of the window needs a length above zero; write '1 day', for example")
+        return value
 
 
 class ScoringSpec(Strict):

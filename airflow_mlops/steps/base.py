@@ -193,9 +193,10 @@ def window_tags(window: Window | None) -> dict[str, str]:
     }
 
 
-def perform(request: StepRequest, access: Access) -> Record:
+def perform(request: StepRequest, access: Access, *, part_of: str | None = None) -> Record:
     """Run the step that ``request`` names, or adopt what it already made, and return its record.
 
+    :param part_of: the key of the task whose own step asks for this one. How the run ended is then that step's to say.
     :raises UnknownNameError: no step has that name.
     :raises InvalidSpecError: the payload does not fit the step; the message names each place.
     :raises VerdictError: the step's own reasons; a retry finds the same.
@@ -203,7 +204,7 @@ def perform(request: StepRequest, access: Access) -> Record:
     :raises OutageError: something outside did not answer.
     """
     try:
-        return _perform(request, access)
+        return _perform(request, access, part_of)
     except ModuleNotFoundError as exc:
         named = MissingEngineError.of(exc.name or "")
         if named is None:
@@ -211,7 +212,7 @@ def perform(request: StepRequest, access: Access) -> Record:
         raise named from exc
 
 
-def _perform(request: StepRequest, access: Access) -> Record:
+def _perform(request: StepRequest, access: Access, part_of: str | None) -> Record:
     step: Step[Any, Any] = STEPS.load(request.step)()
     payload = read_payload(step.payload_type, request)
     with connected(access.server, access.login) as client:
@@ -226,7 +227,12 @@ def _perform(request: StepRequest, access: Access) -> Record:
             key=request.key,
             input_digest=digest,
             name=request.step,
-            tags={runs.PARENT: parent.info.run_id, runs.STEP: request.step, **_link(request)},
+            tags={
+                runs.PARENT: parent.info.run_id,
+                runs.STEP: request.step,
+                **({runs.PART_OF: part_of} if part_of else {}),
+                **_link(request),
+            },
             force=request.force,
         )
         if existed and (adopted := _adopt(step, run, payload, client, access)) is not None:
@@ -238,7 +244,7 @@ def _perform(request: StepRequest, access: Access) -> Record:
             runs.resume(client, run)
         reused = None if request.force else _reused(step, digest, experiment, payload, client, access)
         with (
-            _marked_failed_on_error(client, run.info.run_id, parent.info.run_id),
+            _marked_failed_on_error(client, run.info.run_id, None if part_of else parent.info.run_id),
             tempfile.TemporaryDirectory() as folder,
         ):
             work = Work(
@@ -335,8 +341,8 @@ def _link(request: StepRequest) -> dict[str, str]:
 
 
 @contextmanager
-def _marked_failed_on_error(client: MlflowClient, run_id: str, parent_run_id: str) -> Iterator[None]:
-    """Mark both runs FAILED with the reason when the body raises; the original error always wins."""
+def _marked_failed_on_error(client: MlflowClient, run_id: str, parent_run_id: str | None) -> Iterator[None]:
+    """Mark the runs FAILED with the reason when the body raises; the original error always wins."""
     try:
         yield
     except BaseException as exc:
@@ -346,7 +352,8 @@ def _marked_failed_on_error(client: MlflowClient, run_id: str, parent_run_id: st
         try:
             client.set_tag(run_id, runs.ERROR, runs.cut(f"{type(exc).__name__}: {exc}"))
             client.set_terminated(run_id, "FAILED")
-            client.set_terminated(parent_run_id, "FAILED")
+            if parent_run_id is not None:
+                client.set_terminated(parent_run_id, "FAILED")
         except Exception as second:  # noqa: BLE001  # the server may be the very thing that failed
             log.warning("The run %s could not be marked as failed: %s", run_id, second)
         if isinstance(exc, MLOpsError):

@@ -80,7 +80,7 @@ def _perform(work: Work, step: str, payload: dict[str, Any], champion: Judged) -
     # A key of its own: the run's other tasks keep what they made, and a retry of this one adopts.
     key = f"{work.request.key}/{step}-{champion.number}"
     request = StepRequest(step=step, key=key, run=work.request.run, payload=payload, task_url=work.request.task_url)
-    return perform(request, work.access)
+    return perform(request, work.access, part_of=work.request.key)
 
 
 def _request(client: MlflowClient, uri: str) -> dict[str, Any] | None:

@@ -14,10 +14,13 @@ from airflow_mlops.engines import alias_moves, promotions
 from airflow_mlops.engines.alias_moves import Wish
 from airflow_mlops.engines.approvals import Answer, approve, candidate, record_approval
 from airflow_mlops.engines.registry import current_champion
+from airflow_mlops.engines.runs import PARENT, PART_OF
 from airflow_mlops.engines.tracking import connected
 from airflow_mlops.engines.versions import MODEL_ID, WINDOW, set_version_tag, write_span
+from airflow_mlops.errors import LedgerError, ModelRefusedError
 from airflow_mlops.steps import judge_again
 from airflow_mlops.steps.base import RunInfo, StepRequest, perform
+from airflow_mlops.steps.evaluate import EvaluateStep
 from tests.fault.test_window_races import state, train, window
 from tests.support.small_model import write_small_model
 
@@ -131,3 +134,64 @@ def test_a_window_tag_that_is_set_later_frees_no_candidate_from_the_comparison(s
 
     assert champion is not None
     assert champion.window is None
+
+
+def parent_status(uri: str, run_id: str) -> str:
+    """Return the status of the MLflow run that the step's run belongs to."""
+    with connected(TrackingServer(tracking_uri=uri)) as client:
+        return str(client.get_run(client.get_run(run_id).data.tags[PARENT]).info.status)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "status"),
+    [
+        pytest.param(ModelRefusedError("its library is gone."), "superseded", "FINISHED", id="cannot be judged here"),
+        pytest.param(ModuleNotFoundError("gone"), "superseded", "FINISHED", id="what it imports is not here"),
+        pytest.param(LedgerError("a person has to look."), "needs_attention", "FAILED", id="a person has to look"),
+    ],
+)
+def test_a_judgement_that_cannot_be_made_leaves_the_run_as_the_task_ends(
+    spec: Any,
+    mlflow_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    outcome: str,
+    status: str,
+) -> None:
+    real = EvaluateStep.run
+    asked = []
+
+    def refuse(self: Any, payload: Any, work: Any) -> Any:
+        if "/evaluate-" not in work.request.key:
+            return real(self, payload, work)
+        asked.append((work.request.key, work.run_id))
+        raise error
+
+    monkeypatch.setattr(EvaluateStep, "run", refuse)
+    newer = train(spec, mlflow_server.uri, 2, lambda: train(spec, mlflow_server.uri, 0) and None)
+
+    assert newer.promotion.outcome == outcome, newer.promotion.sentence
+    assert parent_status(mlflow_server.uri, newer.promotion.run_id) == status
+    ((key, run_id),) = asked
+    with connected(TrackingServer(tracking_uri=mlflow_server.uri)) as client:
+        inner = client.get_run(run_id)
+    assert (inner.info.status, inner.data.tags[PART_OF]) == ("FAILED", key.rpartition("/")[0])
+
+
+def test_a_fault_while_it_is_judged_again_fails_the_run(
+    spec: Any, mlflow_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = EvaluateStep.run
+    asked = []
+
+    def fail(self: Any, payload: Any, work: Any) -> Any:
+        if "/evaluate-" not in work.request.key:
+            return real(self, payload, work)
+        asked.append(work.run_id)
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(EvaluateStep, "run", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        train(spec, mlflow_server.uri, 2, lambda: train(spec, mlflow_server.uri, 0) and None)
+
+    assert parent_status(mlflow_server.uri, asked[0]) == "FAILED"

@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_mlops import load_spec
 from airflow_mlops.cli import lint as verb
 from airflow_mlops.cli import main
 from airflow_mlops.cli.lint import Options, lint
 from airflow_mlops.cli.lint_findings import CODES, Finding
+from airflow_mlops.errors import InvalidSpecError
 
 ROOT = Path(__file__).parents[3]
 SPEC = """\
@@ -154,6 +157,42 @@ CASES: list[tuple[str, str, str, str, str, str, str]] = [
         "MLOPS203:3",
         "expectations[0].type",
         "snake case|Did you mean",
+    ),
+    (
+        "an argument that the expectation lacks",
+        "churn_contract.yaml",
+        "{column: at}",
+        "{column: at, mostli: 0.9}",
+        "MLOPS202:3",
+        "expectations[0].kwargs",
+        "It takes column, mostly",
+    ),
+    (
+        "an argument that is missing",
+        "churn_contract.yaml",
+        "{column: at}",
+        "{}",
+        "MLOPS202:3",
+        "expectations[0].kwargs",
+        "expect_column_values_to_not_be_null: column is missing",
+    ),
+    (
+        "an argument of the wrong type",
+        "churn_contract.yaml",
+        "{column: at}",
+        "{column: at, mostly: most}",
+        "MLOPS202:3",
+        "expectations[0].kwargs",
+        "mostly: value is not a valid float",
+    ),
+    (
+        "rows set aside by what judges none",
+        "churn_contract.yaml",
+        "{type: expect_column_values_to_not_be_null, kwargs: {column: at}}",
+        "{type: expect_column_to_exist, kwargs: {column: at}, on_failure: quarantine}",
+        "MLOPS202:3",
+        "expectations[0].on_failure",
+        "Use fail or warn",
     ),
     (
         "the answer among the features",
@@ -339,6 +378,82 @@ def test_a_file_without_profiles_collides_with_what_others_are_under_one(folder:
     assert [(one.file, one.code) for one in found(folder, every)] == [("b.yaml", "MLOPS501")]
 
 
+def shares(name: str, more: str = "") -> str:
+    """Return a model that writes the registered model `shared`, its predictions to a place of its own."""
+    own = SPEC.replace("name: churn\n", f"name: {name}\npromotion: {{registered_model: shared}}\n")
+    return own.replace("lake/predictions", f"lake/{name}") + more
+
+
+def registered(file: Path, profile: str) -> str:
+    return load_spec(file, profile=profile).registered_model
+
+
+DEV_AND_STAGING = "profiles: {dev: {scoring: {output_uri: d}}, staging: {scoring: {output_uri: s}}}\n"
+
+
+@pytest.mark.parametrize("names", [("a.yaml", "b.yaml"), ("b.yaml", "a.yaml")])
+def test_a_file_without_profiles_is_what_loading_makes_of_it_under_each_profile(
+    folder: Path, names: tuple[str, str]
+) -> None:
+    (folder / names[0]).write_text(shares("one", DEV_AND_STAGING))
+    (folder / names[1]).write_text(shares("other"))
+    assert {registered(folder / name, "dev") for name in names} == {"dev.airflow.shared"}
+
+    report = lint([folder], Options(every_profile=True, dags=False))
+
+    told = [(one.file, one.code, one.profiles) for one in report.findings if one.level == "error"]
+    assert told == [("b.yaml", "MLOPS503", ("dev",)), ("b.yaml", "MLOPS503", ("staging",))]
+    # What it would be elsewhere is looked at for names alone: it needs no connections there.
+    assert report.connections["mlflow_default"] == sorted({names[1], "churn.yaml"})
+    assert report.connections["mlflow_dev_airflow"] == [names[0]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        pytest.param("owner: ann\n", "owner: bob\n", False, id="another owner"),
+        pytest.param("", "profile: prod\n", True, id="a profile of the file's own, which another is asked for over"),
+        pytest.param("", "profiles: {prod: {}}\n", False, id="no such profile there"),
+        pytest.param("", "profiles: {}\n", False, id="no profile there at all"),
+        pytest.param("", "owner: my team\n", False, id="an owner that loading refuses under a profile"),
+    ],
+)
+def test_what_loading_keeps_apart_is_no_collision(folder: Path, one: str, other: str, alike: bool) -> None:
+    (folder / "churn.yaml").unlink()
+    (folder / "one.yaml").write_text(shares("one", one + DEV_AND_STAGING))
+    (folder / "other.yaml").write_text(shares("other", other))
+    try:
+        assert (registered(folder / "one.yaml", "dev") == registered(folder / "other.yaml", "dev")) is alike
+    except InvalidSpecError:
+        assert not alike
+
+    codes = {one.code for one in found(folder, Options(every_profile=True, dags=False)) if one.level == "error"}
+
+    assert codes == ({"MLOPS503"} if alike else set())
+
+
+def test_two_files_without_profiles_collide_once(folder: Path) -> None:
+    (folder / "churn.yaml").write_text(SPEC + DEV_AND_STAGING)
+    (folder / "one.yaml").write_text(shares("one"))
+    (folder / "other.yaml").write_text(shares("other"))
+
+    told = [one for one in found(folder, Options(every_profile=True, dags=False)) if one.level == "error"]
+
+    assert [(one.file, one.code, one.profiles) for one in told] == [("other.yaml", "MLOPS503", ())]
+
+
+def test_files_without_profiles_that_only_a_profile_brings_together_are_told(folder: Path) -> None:
+    """Without one asked for, each takes its own, and their names differ."""
+    (folder / "churn.yaml").write_text(SPEC + DEV_AND_STAGING)
+    (folder / "one.yaml").write_text(shares("one", "profile: nightly\n"))
+    (folder / "other.yaml").write_text(shares("other"))
+
+    told = [one for one in found(folder, Options(every_profile=True, dags=False)) if one.level == "error"]
+
+    assert [one.profiles for one in told] == [("dev",), ("staging",)]
+    assert [one for one in found(folder) if one.code == "MLOPS503"] == []
+
+
 PROFILES = """\
 profiles:
   dev: {data: {uri: lake/small}, scoring: {output_uri: scratch}}
@@ -428,6 +543,61 @@ def test_a_contract_may_be_named_by_itself(folder: Path) -> None:
     edit(folder / "churn_contract.yaml", "type", "tpye")
 
     assert {one.code for one in found(folder / "churn_contract.yaml")} == {"MLOPS202"}
+
+
+def test_every_expectation_that_cannot_be_used_is_told_on_its_line(folder: Path) -> None:
+    (folder / "churn_contract.yaml").write_text(
+        CONTRACT
+        + """\
+  - {type: expect_column_values_to_be_in_set, kwargs: {column: plan, value_set: basic}}
+  - {type: expect_column_values_to_be_between, kwargs: {column: age, min_value: {$PARAMETER: least}}}
+  - {type: expect_column_values_to_be_in_set, kwargs: {column: region, value_set: {$PARAMETER: regions}}}
+  - {type: expect_column_values_to_be_betwen, kwargs: {column: age, min: 1}}
+  - {type: expect_column_values_to_be_between, kwargs: {column: age}}
+"""
+    )
+
+    told = [(one.line, one.code, one.key) for one in found(folder / "churn.yaml")]
+
+    assert told == [
+        (4, "MLOPS202", "expectations[1].kwargs"),
+        (7, "MLOPS203", "expectations[4].type"),
+        (8, "MLOPS202", "expectations[5].kwargs"),
+    ]
+
+
+def test_an_expectation_of_the_teams_own_is_taken_with_its_own_arguments(folder: Path) -> None:
+    from great_expectations.expectations import ExpectColumnValuesToBeBetween
+    from great_expectations.expectations.registry import _registered_expectations
+
+    class ExpectColumnValuesToBeAges(ExpectColumnValuesToBeBetween):
+        """Stands in for what a plug-in brings: it is known from the moment that its class is."""
+
+        unit: str
+
+    own = "{type: expect_column_values_to_be_ages, kwargs: {column: age, min_value: 0, unit: years}}"
+    (folder / "churn_contract.yaml").write_text(f"{CONTRACT}  - {own}\n")
+    try:
+        assert found(folder / "churn.yaml") == []
+        edit(folder / "churn_contract.yaml", "unit: years", "units: years")
+        (one,) = found(folder / "churn.yaml")
+    finally:
+        _registered_expectations.pop("expect_column_values_to_be_ages")
+
+    assert (one.code, one.line) == ("MLOPS202", 4)
+    assert "unit is missing; units is no argument of it" in one.message
+
+
+def test_without_great_expectations_a_contract_is_looked_at_as_far_as_it_goes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder / "churn_contract.yaml", "column: at", "colum: at")
+    assert {one.code for one in found(folder / "churn_contract.yaml")} == {"MLOPS202"}
+
+    monkeypatch.setitem(sys.modules, "great_expectations", None)
+    edit(folder / "churn_contract.yaml", "colum: at", "colums: at")
+
+    assert found(folder / "churn_contract.yaml") == []
 
 
 def test_many_files_give_the_same_as_few(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

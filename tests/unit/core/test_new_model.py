@@ -175,6 +175,11 @@ def test_rows_in_bursts_are_still_parted() -> None:
     [
         pytest.param([datetime(2023, 1, 1, 0, 0, 1, tzinfo=UTC)] * 9, "within one minute", id="one moment"),
         pytest.param([datetime(9999, 12, day, tzinfo=UTC) for day in range(1, 32)], "placeholders", id="end of time"),
+        pytest.param(
+            [datetime(1899, 1, 1, tzinfo=UTC), *(datetime(2023, 1, day, tzinfo=UTC) for day in range(1, 32))],
+            "100 years long. Mend placeholders",
+            id="more than a century",
+        ),
     ],
 )
 def test_times_that_cannot_be_parted_are_refused(times: list[datetime], says: str) -> None:

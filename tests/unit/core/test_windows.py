@@ -77,10 +77,40 @@ def test_seen_rows_are_cut_away(seen: tuple[str, str], left: tuple[str, str] | N
     assert without(window("2013-03-01", "2013-04-01"), window(*seen)) == (window(*left) if left else None)
 
 
-@pytest.mark.parametrize("written", ["2", "two months", "-1 days", "1.5 days", "2 fortnights", "", None, 60])
+WRONG_LENGTHS = [
+    "2",
+    "two months",
+    "-1 days",
+    "1.5 days",
+    "2 fortnights",
+    "",
+    None,
+    60,
+    {"count": -1, "unit": "days"},
+    {"count": 1, "unit": "fortnights"},
+    f"{'9' * 5_000} days",
+]
+
+
+@pytest.mark.parametrize("written", WRONG_LENGTHS, ids=lambda value: str(value)[:40])
 def test_a_wrong_length_says_what_to_write(written: object) -> None:
     with pytest.raises(InvalidSpecError, match=r"train_length: .* is not a length; write .*'2 months'"):
         parse_length(written, "train_length")
+
+
+MOST = ["100 years", "1200 months", "5217 weeks", "36525 days", "876600 hours", "52596000 minutes"]
+
+
+@pytest.mark.parametrize("written", MOST)
+def test_a_century_is_the_most_that_a_length_may_be(written: str) -> None:
+    most = Length.parse(written)
+    anchor = window("2013-03-01", "2013-04-01")
+
+    train = training_window(anchor, length=most, gap=most)
+    assert 36_515 < (train.end - train.start).days < 36_535
+    for longer in (f"{most.count + 1} {most.unit}", most.model_copy(update={"count": 99_999_999_999}).model_dump()):
+        with pytest.raises(InvalidSpecError, match=r"train_length: .* is longer than 100 years; write a shorter one"):
+            parse_length(longer, "train_length")
 
 
 @pytest.mark.parametrize(

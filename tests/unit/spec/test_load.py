@@ -77,6 +77,16 @@ def test_an_absolute_or_templated_uri_stays_as_written(tmp_path: Path, uri: str)
         pytest.param("name: churn", "name: Churn-1", r"line 1: name", id="a wrong name"),
         pytest.param("[roc_auc]", "[roc_acu]", r"line \d+: evaluation: .*Did you mean 'roc_auc'", id="a metric's typo"),
         pytest.param("2 months", "two months", r"line \d+: train\.window\.length.*'2 months'", id="a wrong length"),
+        pytest.param(
+            "2 months", "99999999 years", r"train\.window\.length: .* is longer than 100 years; write", id="too long"
+        ),
+        pytest.param("2 months", "0 days", r"train\.window\.length: .*needs a length.*'1 month'", id="no length"),
+        pytest.param(
+            "name: churn\n",
+            "name: churn\nschedule: {task_timeout_minutes: 999999999999}\n",
+            r"schedule\.task_timeout_minutes: Input should be less than or equal to 52596000",
+            id="a limit in minutes that Airflow cannot count",
+        ),
         pytest.param("task: binary", "task: ranking", r"line 13: evaluation\.task", id="an unknown task"),
         pytest.param("churn:train", "churn.train", r"line 8: train\.function", id="no function"),
         pytest.param("[roc_auc]", "[roc_acu]", r"line \d+: evaluation: .*mean .roc_auc.", id="a wrong metric"),

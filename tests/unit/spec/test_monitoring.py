@@ -38,6 +38,12 @@ LABELS = {"data": {"uri": "labels", "event_time": "event_time"}}
         ({"labels": LABELS, "data": {"uri": "d", "event_time": "t"}}, "labels.entity or data.id_columns"),
         ({"labels": {**LABELS, "deadline": "soon"}}, "is not a length"),
         ({"drift": {"min_share": 0}}, "greater than 0"),
+        (
+            {"scoring": {"output_uri": "out", "wait": {"every": "0 days"}}},
+            "a length above zero; write '1 day'",
+        ),
+        ({"monitoring": {"cool_down": "101 years"}}, "longer than 100 years"),
+        ({"monitoring": {"retrain_timeout_hours": 1e12}}, "less than or equal to 876600"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_mend(changes: dict[str, Any], mend: str) -> None:
@@ -82,3 +88,86 @@ def test_a_model_without_scoring_or_labels_says_what_is_missing() -> None:
         scoring_settings(spec())
     with pytest.raises(InvalidSpecError, match=r"labels\.data"):
         label_settings(spec())
+
+
+def told_by(settings: dict[str, Any]) -> Any:
+    return {"notifications": [{"events": ["drift"], "notifier": "n:N", "settings": settings}]}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://hooks.slack.com/services/T0/B0/hush",
+        "https://HOOKS.slack.com/workflows/T0/A0/1/hush",
+        "https://hooks.zapier.com/hooks/catch/1/hush/",
+        "https://contoso.webhook.office.com/webhookb2/hush@tenant/IncomingWebhook/hush/1",
+        "https://outlook.office.com/webhook/hush",
+        "https://discord.com/api/webhooks/1/hush",
+        "https://canary.discordapp.com/api/v10/webhooks/1/hush",
+        "https://api.telegram.org/bot1:hush/sendMessage",
+        "https://webexapis.com/v1/webhooks/incoming/hush",
+        "https://chat.example.org/hooks/hushhushhushhushhushhush12",
+        "https://chat.googleapis.com/v1/spaces/A/messages?key=k&token=hush",
+        "https://prod.westeurope.logic.azure.com/workflows/1/triggers/manual/paths/invoke?api-version=1&sig=hush",
+        "https://me:hush@host.example.org/notify",
+        "mailto://me:hush@example.org",
+        "https://host.example.org/notify?access_token=hush",
+        "https://host.example.org/notify?a=b&api_key=hush",
+        "https://host.example.org/notify?client-secret=hush",
+        "https://host.example.org/notify?key=hushhushhushhushhushhush",
+        "Send it to https://hooks.slack.com/services/T0/B0/hush, please",
+    ],
+)
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (lambda address: {"text": "{{ mlops.message }}", "url": address}, "settings.url"),
+        (lambda address: {"a": {"b": [{"c": "x"}, {"c": address}]}}, "settings.a.b.c"),
+        (lambda address: {"urls": ("https://example.org", address)}, "settings.urls"),
+    ],
+)
+def test_an_address_that_holds_a_secret_is_no_setting_of_a_notifier(settings: Any, key: str, address: str) -> None:
+    with pytest.raises(ValueError, match=r"(?s).*") as caught:
+        spec(**told_by(settings(address)))
+
+    assert f"{key} is an address that holds a secret; put it into an Airflow connection" in str(caught.value)
+    assert "slack_webhook_conn_id" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.org/runbooks/drift",
+        "https://example.org:8443/runbooks?page=2&sort_key=name&design=flat#token=1",
+        "https://slack.com/archives/C0/p1",
+        "https://app.slack.com/client/T0/C0",
+        "https://discord.com/channels/1/2",
+        "https://wiki.example.org/hooks/how-to-write-one",
+        "https://me@example.org/repository",
+        "https://example.org/?key=FLIGHTS-1",
+        "See http://airflow:8080 or write to ops@example.org",
+        "http://airflow:8080?mail=ops@example.org",
+        "Our secrets: token=none",
+        "{{ mlops.message }} on https://example.org/{{ mlops.facts.model }}",
+    ],
+)
+def test_an_ordinary_address_is_a_setting_of_a_notifier(text: str) -> None:
+    settings = {"text": text, "nested": [{"url": text}], "number": 7, "none": None}
+
+    assert spec(**told_by(settings)).notifications[0].settings == settings
+
+
+def test_a_secret_in_a_notifiers_settings_is_told_with_its_line(tmp_path: Path) -> None:
+    text = FLIGHTS.read_text()
+    settings = "{url: 'https://hooks.slack.com/services/T0/B0/hush'}"
+    (tmp_path / "flights.yaml").write_text(
+        f"{text}notifications:\n  - {{events: [drift], notifier: 'n:N', settings: {settings}}}\n"
+    )
+
+    with pytest.raises(InvalidSpecError) as caught:
+        load_spec(tmp_path / "flights.yaml")
+
+    line = len(text.splitlines()) + 2
+    assert f"flights.yaml, line {line}: notifications.0.settings: settings.url is an address" in str(caught.value)
+    assert "hush" not in str(caught.value)
