@@ -93,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--browser", help="a Chromium; default: the one on the path")
     args = parser.parse_args(argv)
     browser = find_browser(args.browser)
+    args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="airflow-") as folder:
         home = Path(folder)
         write_fleet(home / "dags")

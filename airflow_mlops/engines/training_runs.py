@@ -76,7 +76,9 @@ def end_of(client: MlflowClient, parent: Run) -> Literal["", "failed", "finished
         filter_string=f"tags.`{runs.PARENT}` = '{parent.info.run_id}'",
         max_results=1000,
     )
-    current = [child for child in children if not {runs.SUPERSEDED_BY, runs.DUPLICATE_OF} & set(child.data.tags)]
+    # A step that another one performed is a part of that one, and may be left behind running when that one is killed.
+    out = {runs.SUPERSEDED_BY, runs.DUPLICATE_OF, runs.PART_OF}
+    current = [child for child in children if not out & set(child.data.tags)]
     if not any(runs.STEP in child.data.tags for child in current):
         return "" if parent.info.status in ("RUNNING", "SCHEDULED") else "finished"
     if any(child.info.status == "RUNNING" for child in current):

@@ -34,7 +34,8 @@ def circle() -> DAG:
         def score(window: Any, plan: Any) -> str:
             return f"{ScoringPlan.from_xcom(plan).model.version} on {window['start']}"
 
-        @task
+        # Else Airflow pushes each value by itself, and 3.0 cannot push None.
+        @task(multiple_outputs=False)
         def detect(window: Any, monitored: Any) -> dict[str, Any]:
             report = DriftReport(
                 verdict="drift", sentence="s", window=window, model=monitored["model"], reference="r", row_count=900
@@ -89,7 +90,8 @@ def run_of_three() -> DAG:
                 for one in monitored
             ]
 
-        @task
+        # Else Airflow pushes each value by itself, and 3.0 cannot push None.
+        @task(multiple_outputs=False)
         def detect(window: Any, monitored: Any) -> dict[str, Any]:
             if monitored["window"] == month(4).model_dump(mode="json"):
                 raise AirflowFailException("a file of April is gone")

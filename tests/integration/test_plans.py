@@ -406,6 +406,8 @@ def test_a_retrain_is_under_way_until_its_run_has_come_to_an_end(bench: Bench) -
     bench.client.delete_tag(parent, "airflow_mlops.verdict")
     bench.client.set_terminated(child("promote"))
     assert ended(), "promoted"
+    child("evaluate", **{runs.PART_OF: "run/x/promote"})
+    assert ended(), "what a killed try of the promotion left behind running is a part of it"
     assert status(bench, "3" * 32) == (True, True)
 
 

@@ -7,12 +7,10 @@ them anew) nothing is gained and nothing lost.
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
-from importlib import import_module
+import json
 from pathlib import Path
 
-#: What the steps of the demo's models use. One that is not installed is left out: the task that needs it says so.
+#: What the steps of the demo's models use.
 MODULES = (
     "numpy",
     "pandas",
@@ -34,29 +32,35 @@ MODULES = (
     "airflow_mlops.factories.scoring",
     "airflow_mlops.factories.monitoring",
 )
-_SETTINGS = '''\
-"""Airflow reads this file at each start."""
+_FIRST_LINE = '"""Written for the demo: the scheduler imports once what the tasks that it forks need."""'
+#: Whole in itself: another version of the package may be installed when Airflow reads it.
+_SETTINGS = f"""\
+{_FIRST_LINE}
 
-from airflow_mlops.cli.demo import preload
+import sys
+from importlib import import_module
 
-preload.in_scheduler()
-'''
+__all__ = []
+
+if "scheduler" in sys.argv:
+    for _name in {json.dumps(MODULES, indent=4)}:
+        try:
+            import_module(_name)
+        except Exception as exc:  # without it the scheduler does its work; the task that needs it says what is wrong
+            print(f"{{_name}} was not imported beforehand: {{exc!r}}", file=sys.stderr)
+"""
 
 
 def write_settings(airflow_home: Path, *, on: bool) -> None:
-    """Write, or remove, the file by which a scheduler learns of it, where Airflow looks for its local settings."""
+    """Write, or remove, the file by which a scheduler learns of it, where Airflow looks for its local settings.
+
+    A file there that somebody else wrote stays as it is.
+    """
     file = airflow_home / "config" / "airflow_local_settings.py"
+    if file.exists() and not file.read_text().startswith(_FIRST_LINE):
+        return
     if on:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_SETTINGS)
     else:
         file.unlink(missing_ok=True)
-
-
-def in_scheduler() -> None:
-    """Import :data:`MODULES` in a scheduler; do nothing in any other of Airflow's processes."""
-    if "scheduler" not in sys.argv:
-        return
-    for name in MODULES:
-        with suppress(ImportError):
-            import_module(name)

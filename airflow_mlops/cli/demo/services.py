@@ -242,6 +242,8 @@ class Services:
             "DO_NOT_TRACK": "1",
             # Threads make gradient boosting many times slower where cores are few and shared.
             "OMP_NUM_THREADS": "1",
+            # Pictures are drawn without a screen, and without what a notebook has set.
+            "MPLBACKEND": "Agg",
         }
 
     def _mlflow_command(self) -> list[str]:

@@ -159,17 +159,46 @@ def test_a_dag_runs_to_success_through_the_api(services: Services, api: AirflowA
     assert "a line for the log" in api.log("trivial", run_id, "look")
 
 
-def test_the_scheduler_alone_loads_what_tasks_need_and_only_where_that_is_wanted(tmp_path: Path) -> None:
-    def loaded_by(component: str) -> str:
-        settings = tmp_path / "config" / "airflow_local_settings.py"
-        code = f"import sys; sys.argv = ['airflow', {component!r}]; sys.path.insert(0, {str(settings.parent)!r})\n"
-        code += "import airflow_local_settings; print('great_expectations' in sys.modules)"
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+def started(component: str, home: Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Read the settings file as that component's process does, with ``folder`` before all other modules."""
+    code = (
+        f"import sys; sys.argv = ['airflow', {component!r}]; sys.path[:0] = {[str(folder), str(home / 'config')]!r}\n"
+    )
+    code += "from airflow_local_settings import *; print('great_expectations' in sys.modules, 'import_module' in dir())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
+
+def test_the_scheduler_alone_loads_what_tasks_need_and_only_where_that_is_wanted(tmp_path: Path) -> None:
     preload.write_settings(tmp_path, on=True)
-    assert (loaded_by("scheduler"), loaded_by("api-server")) == ("True", "False")
+    assert [started(one, tmp_path).stdout.strip() for one in ("scheduler", "api-server")] == [
+        "True False",
+        "False False",
+    ]
+
     preload.write_settings(tmp_path, on=False)
-    assert loaded_by("scheduler") == "", "nothing is left of it"
+    assert list((tmp_path / "config").glob("*.py")) == []
+
+
+def test_a_library_that_fails_to_load_stops_no_scheduler(tmp_path: Path) -> None:
+    preload.write_settings(tmp_path, on=True)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "duckdb.py").write_text("raise AttributeError('built for another numpy')")
+
+    done = started("scheduler", tmp_path, broken)
+
+    assert (done.returncode, done.stdout.strip()) == (0, "True False")
+    assert "duckdb was not imported beforehand: AttributeError('built for another numpy')" in done.stderr
+
+
+def test_settings_that_somebody_else_wrote_stay(tmp_path: Path) -> None:
+    file = tmp_path / "config" / "airflow_local_settings.py"
+    file.parent.mkdir()
+    file.write_text("# mine")
+
+    for on in (True, False):
+        preload.write_settings(tmp_path, on=on)
+        assert file.read_text() == "# mine"
 
 
 def test_a_cleared_task_runs_again_with_what_follows(api: AirflowAPI) -> None:

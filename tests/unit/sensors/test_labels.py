@@ -132,7 +132,7 @@ def test_deferred_only_ids_and_places_are_stored_and_a_worker_counts(watched: Wa
     labels["data"]["conn_id"] = None
     watched.deliver("a", [0], [1], known_at=[at(24 * 45)])
     waiting = sensor(labels=labels, deferrable=True, as_of=None, poke_interval=30, timeout=3600)
-    waiting.labels["deadline"] = "300 years"
+    waiting.labels["deadline"] = "100 years"
 
     with pytest.raises(TaskDeferred) as deferred:
         waiting.execute({})
