@@ -22,6 +22,7 @@ CODES: dict[str, tuple[Level, str]] = {
     "MLOPS202": ("error", "the contract is not valid"),
     "MLOPS203": ("error", "the contract names an expectation that Great Expectations does not have"),
     "MLOPS204": ("error", "a feature is one that the contract keeps for training only"),
+    "MLOPS205": ("warning", "Great Expectations could not be asked about the contract (with --import)"),
     "MLOPS301": ("error", "a module of the team's code is not there, or is no Python"),
     "MLOPS302": ("error", "the module has no such function or class"),
     "MLOPS303": ("error", "the function does not take the arguments that it will be given"),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from airflow_mlops.cli.lint_findings import Finding, finding
-from airflow_mlops.cli.lint_model import Model
+from airflow_mlops.cli.lint_model import Model, check_contract
 from airflow_mlops.spec import naming
 from airflow_mlops.spec.fleet import dag_ids
 from airflow_mlops.spec.layers import PROFILES
 from airflow_mlops.spec.model import ModelSpec
-from airflow_mlops.spec.resolve import code_folder, scoring_settings
+from airflow_mlops.spec.resolve import code_folder, contract_file, scoring_settings
 
 Place = tuple[str, int]
+_NAME = "MLOPS501"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Taken:
 class Loaded:
     """Something that a task of the model will import.
 
-    :param kind: ``train``, ``metric`` or ``flavor``.
+    :param kind: ``train``, ``metric`` or ``flavor``; ``contract``, a file that Great Expectations is asked about.
     """
 
     kind: str
@@ -82,13 +84,24 @@ def facts_of(model: Model) -> Facts:
     )
 
 
+def facts_of_contract(path: Path) -> Facts:
+    """Return the facts of a contract that is looked at by itself."""
+    loaded = (_contract(path, (str(path), 1)),) if check_contract(path)[0] is not None else ()
+    return Facts(file=str(path), profile=None, name="", owner="", taken=(), connections=(), loaded=loaded)
+
+
 def collisions(facts: Iterable[Facts]) -> Iterator[Finding]:
-    """Yield every model that takes a name which an earlier one has under the same profile."""
+    """Yield every model that takes a name which an earlier one has under the same profile.
+
+    A model's own name is compared whatever the profile: without one, loading the folder takes all models.
+    """
     takers: dict[tuple[str | None, str, str], list[Facts]] = {}
     told = set()
     for model in _everywhere(list(facts)):
         for one in model.taken:
-            earlier = takers.setdefault((model.profile, one.code, one.value), [])
+            if one.code == _NAME and model.assumed:
+                continue
+            earlier = takers.setdefault((None if one.code == _NAME else model.profile, one.code, one.value), [])
             known = next((other for other in earlier if _collide(other, model, one.code)), None)
             earlier.append(model)
             if known is None:
@@ -126,7 +139,7 @@ def _collide(one: Facts, other: Facts, code: str) -> bool:
     if one.file == other.file:
         return False
     # Two models of one name collide in everything else, too: the name alone is told.
-    return code == "MLOPS501" or one.name != other.name
+    return code == _NAME or one.name != other.name
 
 
 def shared_outputs(facts: Iterable[Facts]) -> Iterator[Finding]:
@@ -158,7 +171,7 @@ def _taken(model: Model) -> Iterator[Taken]:
     def taken(code: str, key: str, what: str, value: str, mend: str) -> Taken:
         return Taken(code, key, what, value, mend, model.at(key.split(".")))
 
-    yield taken("MLOPS501", "name", "the name", spec.name, "Give one of them another name.")
+    yield taken(_NAME, "name", "the name", spec.name, "Give one of them another name.")
     for dag_id in dag_ids(spec).values():
         yield taken("MLOPS502", "name", "the DAG id", dag_id, "Give one of the models another name.")
     yield taken(
@@ -186,6 +199,15 @@ def _loaded(model: Model) -> Iterator[Loaded]:
             if ":" in metric:
                 place = model.at(("evaluation", "metrics", number))
                 yield Loaded("metric", metric, None, folder, f"evaluation.metrics[{number}]", place)
+
+    path = Path(contract_file(spec))
+    if _here(spec, "validate") and path.is_file() and check_contract(path)[0] is not None:
+        yield _contract(path, model.at(("contract", "path")))
+
+
+def _contract(path: Path, place: Place) -> Loaded:
+    # All contracts of a folder are looked at in one process: Great Expectations takes seconds to import.
+    return Loaded("contract", str(path), None, str(path.parent), "contract.path", place)
 
 
 def _here(spec: ModelSpec, step: Any) -> bool:

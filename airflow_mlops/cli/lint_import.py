@@ -1,7 +1,7 @@
 """``lint --import``: import, in a process of its own, what the tasks would import, and say what went wrong.
 
 The team's code runs here as far as importing it does: nothing is called. A module that ends or hangs the process harms
-nobody else.
+nobody else. Great Expectations, which takes seconds to import, is asked here about the contracts' expectations.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.cli.lint_findings import Finding, findings_of
+from airflow_mlops.cli.lint_findings import Finding, finding, findings_of
 from airflow_mlops.cli.lint_fleet import Facts, Loaded
-from airflow_mlops.errors import MLOpsError
+from airflow_mlops.errors import MissingEngineError, MLOpsError
 
 #: Seconds for all imports from one code folder.
 LIMIT = 300.0
-_CODES = {"train": "MLOPS304", "metric": "MLOPS304", "flavor": "MLOPS404"}
+_CODES = {"train": "MLOPS304", "metric": "MLOPS304", "flavor": "MLOPS404", "contract": "MLOPS205"}
+_MEND = "See that `import great_expectations` works here; until then arguments are only compared with its schemas."
 
 
 def import_all(facts: Iterable[Facts]) -> Iterator[Finding]:
@@ -36,19 +39,20 @@ def import_all(facts: Iterable[Facts]) -> Iterator[Finding]:
         for model, one in named:
             problem = answers.get(json.dumps([one.kind, one.name, one.serialization or ""]))
             if problem:
-                place = one.place
-                for found in findings_of(_CODES[one.kind], RuntimeError(problem), model.file, key=one.key):
-                    own = (found.file, found.line) if found.file.endswith(".py") else place
-                    yield Finding(
-                        own[0],
-                        own[1],
-                        found.code,
-                        one.key,
-                        found.level,
-                        found.message,
-                        found.mend,
-                        (model.profile,) if model.profile else (),
-                    )
+                for found in _findings(model, one, problem):
+                    yield replace(found, profiles=(model.profile,) if model.profile else ())
+
+
+def _findings(model: Facts, one: Loaded, problem: str) -> Iterator[Finding]:
+    file, line = one.place
+    for found in findings_of(_CODES[one.kind], RuntimeError(problem), model.file, key=one.key):
+        if one.kind == "contract" and found.key != one.key:  # it stands in the contract
+            code = "MLOPS203" if found.key.endswith(".type") else "MLOPS202"
+            yield finding(code, (found.file, found.line), found.key, found.message, found.mend)
+        elif found.file.endswith(".py"):
+            yield replace(found, key=one.key)
+        else:
+            yield replace(found, file=file, line=line, key=one.key)
 
 
 def _ask(folder: str, wanted: list[tuple[str, str, str]]) -> dict[str, str]:
@@ -60,10 +64,13 @@ def _ask(folder: str, wanted: list[tuple[str, str, str]]) -> dict[str, str]:
         answers |= found
         left = [one for one in left if json.dumps(one) not in answers]
         if left:  # the first of them ended the process; the others are tried without it
-            answers[json.dumps(left[0])] = (
-                f"Importing {left[0][1]!r} ended its process ({ended}). Importing a module must only define things: "
-                f"move what it does at its top into the functions."
+            mend = (
+                "Importing a module must only define things: move what it does at its top into the functions."
+                if left[0][0] != "contract"
+                else _MEND
             )
+            what = "Great Expectations" if left[0][0] == "contract" else repr(left[0][1])
+            answers[json.dumps(left[0])] = f"Importing {what} ended its process ({ended}). {mend}"
             left = left[1:]
     return answers
 
@@ -93,6 +100,8 @@ def main(request: str, answer: str) -> None:
 
 
 def _try(kind: str, name: str, serialization: str | None, folder: Path) -> str:
+    if kind == "contract":
+        return _ask_great_expectations(Path(name))
     from airflow_mlops.cli.lint_code import METRIC, TRAIN
     from airflow_mlops.engines.code import check_signature, team_code
 
@@ -108,6 +117,32 @@ def _try(kind: str, name: str, serialization: str | None, folder: Path) -> str:
     except MLOpsError as exc:
         return str(exc)
     return ""
+
+
+def _ask_great_expectations(path: Path) -> str:
+    from airflow_mlops.engines.expectations import arguments_of, known_names, mistakes_in
+    from airflow_mlops.spec.contract import load_contract
+
+    lines = []
+    try:
+        contract, known = load_contract(path), known_names()
+        for number, one in enumerate(contract.expectations):
+            if one.type not in known:
+                close = get_close_matches(one.type, known, n=1)
+                mend = f"Did you mean {close[0]!r}?" if close else "Use one of its names, in snake case."
+                said = f"Great Expectations has no expectation {one.type!r}. {mend}"
+                lines.append(f"{contract.place(number)}: expectations[{number}].type: {said}")
+        for wrong in mistakes_in(contract):
+            about = contract.expectations[wrong.number].type
+            mend = wrong.mend or f"It takes {', '.join(arguments_of(about))}."
+            key = f"expectations[{wrong.number}].{wrong.key}"
+            lines.append(f"{contract.place(wrong.number)}: {key}: {about}: {wrong.what}. {mend}")
+    except MissingEngineError:
+        return "Great Expectations is not installed here, so it was not asked about the contract."
+    except Exception as exc:  # noqa: BLE001  # what an import raises that went wrong may be anything
+        reason = " ".join(f"{type(exc).__name__}: {exc}".split()).rstrip(".")
+        lines.append(f"Great Expectations could not look at the contract: {reason}. {_MEND}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +19,7 @@ from airflow_mlops.cli.lint_code import (
     check_function,
     state_of,
 )
+from airflow_mlops.cli.lint_contract import check_expectations
 from airflow_mlops.cli.lint_findings import Finding, Locate, finding, findings_of
 from airflow_mlops.core.drift import check_methods
 from airflow_mlops.core.gate import build_rule
@@ -140,42 +140,7 @@ def _contract_in(path: Path, state: tuple[int, int]) -> tuple[Contract | None, t
         contract = load_contract(path)
     except InvalidSpecError as exc:
         return None, tuple(findings_of("MLOPS202", exc, str(path)))
-    return contract, tuple(_expectations(contract))
-
-
-def _expectations(contract: Contract) -> Iterator[Finding]:
-    """Yield the expectations that Great Expectations would refuse when the contract is used, where it is installed."""
-    # Imported here, and only for a contract: it takes seconds.
-    from airflow_mlops.engines.expectations import arguments_of, known_names, mistakes_in
-
-    def place(number: int) -> tuple[str, int]:
-        file, _, line = contract.place(number).rpartition(" (")[0].rpartition(", line ")
-        return file, int(line)
-
-    try:
-        known = known_names()
-    except ImportError:  # the worker may have it all the same
-        return
-    for number, one in enumerate(contract.expectations):
-        if one.type not in known:
-            close = get_close_matches(one.type, known, n=1)
-            yield finding(
-                "MLOPS203",
-                place(number),
-                f"expectations[{number}].type",
-                f"Great Expectations has no expectation {one.type!r}",
-                f"Did you mean {close[0]!r}?" if close else "Use one of its names, in snake case.",
-            )
-    for wrong in mistakes_in(contract):
-        key = f"expectations[{wrong.number}].{wrong.key}"
-        about = contract.expectations[wrong.number].type
-        yield finding(
-            "MLOPS202",
-            place(wrong.number),
-            key,
-            f"{about}: {wrong.what}",
-            wrong.mend or f"It takes {', '.join(arguments_of(about))}.",
-        )
+    return contract, tuple(check_expectations(contract))
 
 
 # Code

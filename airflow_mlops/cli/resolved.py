@@ -17,8 +17,14 @@ from airflow_mlops.spec.strict import CREDENTIALS, is_secret_address, secret_in
 
 HIDDEN = "(hidden)"
 _COLUMN = 72
-#: Beside secret addresses, what a log should not show: a webhook on a team's own host, what authorises a request.
-_SECRET_LOOK = re.compile(r"://hooks\.|^(?:bearer|basic) +\S", re.IGNORECASE)
+#: Beside secret addresses, what a log should not show: what may be a signed address, a webhook, or authorise a request.
+_SECRET_LOOK = re.compile(
+    r"[?&;][\w.-]{0,64}(?:token|secret|passw(?:or)?d|pwd|sig|signature|api-?_?key|access-?_?key|accountkey|credential)"
+    r"=[^&;\s]"
+    r"|[?&]key=[\w-]{20}"
+    r"|://hooks\.|^(?:bearer|basic) +\S",
+    re.IGNORECASE,
+)
 _SECRET_KEY = re.compile(r"(?:^|[_-])(?:authorization|webhook(?:_url)?|dsn|connection_string)$", re.IGNORECASE)
 
 Location = tuple[Any, ...]

@@ -26,6 +26,8 @@ _NAME = re.compile(r"^[a-z][a-z0-9_]{0,99}$")
 _UNITS: tuple[Unit, ...] = ("months", "days", "hours", "minutes")
 #: The share of rows to train on: as near to a half as a whole unit of the calendar allows.
 _LEAST_SHARE, _MOST_SHARE = 0.3, 0.8
+#: Where a history is longer than a training window may be: the share of rows that must lie in it all the same.
+_LEAST_LEFT = 0.1
 
 
 @dataclass(frozen=True)
@@ -180,9 +182,12 @@ def choose_features(seen: TableSeen, train: TableSeen) -> Features:
 def split(times: Sequence[datetime], share_before: Callable[[datetime], float], where: str) -> Split:
     """Return windows that part the rows about in half, at a whole month, day, hour or minute.
 
+    The training window begins later than the rows where they reach further back than it may be long.
+
     :param times: first, middle and last row's event time, in UTC.
     :param share_before: the share of rows before a moment.
-    :raises InvalidSpecError: all rows lie within one minute, or beyond what a calendar can count.
+    :raises InvalidSpecError: all rows lie within one minute, or beyond what a calendar can count; or hardly
+        any row to train on is within reach.
     """
     first, middle, last = times
     best: tuple[float, datetime, Unit] | None = None
@@ -217,11 +222,14 @@ def split(times: Sequence[datetime], share_before: Callable[[datetime], float], 
         ) from exc
     length = Length(count=_units(start, moment, unit), unit=unit)
     if length.is_too_long:
-        raise InvalidSpecError(
-            f"The earlier half of {where} reaches from {first.isoformat()} to {moment.isoformat()}, and a training "
-            f"window may be {MOST_YEARS} years long. Mend placeholders for `unknown` or `never` where the file is "
-            f"made, or leave the oldest rows out."
-        )
+        start = _floor(Length(count=MOST_YEARS, unit="years").before(moment), unit)
+        length = Length(count=_units(start, moment, unit), unit=unit)
+        if share_before(moment) - share_before(start) < _LEAST_LEFT:
+            raise InvalidSpecError(
+                f"The earlier half of {where} reaches from {first.isoformat()} to {moment.isoformat()}, and nearly all "
+                f"of it is older than a training window may be, {MOST_YEARS} years long. Mend placeholders for "
+                f"`unknown` or `never` where the file is made, or leave the oldest rows out."
+            )
     return Split(Window(start=start, end=moment), Window(start=moment, end=end), length)
 
 

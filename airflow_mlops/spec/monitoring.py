@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from airflow_mlops.core.windows import MOST_HOURS, Length, WrittenLength
 from airflow_mlops.spec.data import DataSpec
 from airflow_mlops.spec.schedule import ScheduleSpec
-from airflow_mlops.spec.strict import Column, Strict, secret_address_in
+from airflow_mlops.spec.strict import Column, Strict, secret_setting_in
 
 Action = Literal["notify", "retrain", "rollback"]
 
@@ -140,9 +140,9 @@ class NotificationSpec(Strict):
     @field_validator("settings")
     @classmethod
     def _no_secret(cls, value: dict[str, object]) -> dict[str, object]:
-        if key := secret_address_in(value, "settings"):
+        if found := secret_setting_in(value, "settings"):
             raise ValueError(
-                f"{key} is an address that holds a secret; put it into an Airflow connection and give the notifier "
-                f"the connection's id, such as slack_webhook_conn_id"
+                f"{found}; put it into an Airflow connection and give the notifier the connection's id, such as "
+                f"slack_webhook_conn_id"
             )
         return value

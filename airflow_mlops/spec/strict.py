@@ -20,38 +20,84 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-CREDENTIALS = re.compile(r"://[^/@]*:[^/@]*@")
+# Each of these patterns takes a text once from left to right: one that may look back at all of it would take minutes
+# for a long text. So what may be repeated is bounded, or ends where the next search begins.
+CREDENTIALS = re.compile(r"://[^/@:]*:[^/@]*@")
 _SECRET_KEY = re.compile(
     r"(^|_)(password|passwd|pwd|passphrase|secret|token|api_?key|access_key|private_key|credentials?)$", re.IGNORECASE
 )
-#: An address that lets in whoever reads it: a user's password, the webhooks of known services, a value of the query.
+_HOST, _PORT = r"(?:(?<=//)|(?<![\w./-]))", r"(?::\d{1,5})?"
+#: An address that lets in whoever reads it: a user's password, the webhooks of known services.
 _SECRET_ADDRESS = re.compile(
-    r"://[^/@?#\s]*:[^/@?#\s]*@"
-    r"|://hooks\.(?:slack(?:-gov)?|zapier)\.com/\w"
-    r"|://(?:[\w-]+\.)?webhook\.office\.com/\w|://outlook\.office(?:365)?\.com/webhook/\w"
-    r"|://(?:[\w-]+\.)?discord(?:app)?\.com/api/(?:v\d+/)?webhooks/\w"
-    r"|://api\.telegram\.org/bot\d+:"
-    r"|://webexapis\.com/v1/webhooks/incoming/\w"
-    r"|://[^?#\s]+/hooks/[a-z0-9]{20}"  # Mattermost, on a team's own host
-    r"|[?&;][\w.-]*(?:token|secret|passw(?:or)?d|pwd|sig|signature|api-?_?key|access-?_?key|accountkey|credential)"
-    r"=[^&;\s]"
-    r"|[?&]key=[\w-]{20}",
+    r"://[^/@?#\s:,;]{0,256}:[^/@?#\s,;]{0,256}@"
+    rf"|{_HOST}hooks\.(?:slack(?:-gov)?|zapier)\.com{_PORT}/\w{{1,64}}/\w"
+    rf"|{_HOST}(?:[\w-]{{1,64}}\.)?webhook\.office\.com{_PORT}/\w{{1,64}}/\w"
+    rf"|{_HOST}outlook\.office(?:365)?\.com{_PORT}/webhook/\w"
+    rf"|{_HOST}(?:[\w-]{{1,64}}\.)?discord(?:app)?\.com{_PORT}/api/(?:v\d{{1,3}}/)?webhooks/\w"
+    rf"|{_HOST}api\.telegram\.org{_PORT}/bot\d{{1,20}}:"
+    rf"|{_HOST}webexapis\.com{_PORT}/v1/webhooks/incoming/\w",
     re.IGNORECASE,
 )
+#: Of Mattermost, on a team's own host.
+_OWN_WEBHOOK = re.compile(r"[^?#\s]{1,512}/hooks/[a-z0-9]{20}", re.IGNORECASE)
+_PARAMETER = re.compile(r"[?&;]([\w.-]{1,64})=([^?&;#\s]{8,256})")
+_SECRET_PARAMETER = re.compile(
+    r"(?:^|[_.-])(?<!page.)(?<!next.)(?<!prev.)(?<!continuation.)(?<![cx]srf.)"
+    r"(?:(?:access|auth)?token|(?:client)?secret|passw(?:or)?d|pwd|sig|signature|(?:api|access|account)[_.-]?key"
+    r"|credentials?)$"
+)
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_AUTHORISES = re.compile(
+    r"^bearer[ \t]{1,8}[^\s{]{1,2000}$|authorization: {0,8}(?:bearer|basic) {1,8}[^\s{]", re.IGNORECASE
+)
+_AUTHORISES_THERE = re.compile(r"^\s{0,8}(?:bearer|basic|digest|token|apikey)[ \t]{1,8}[^\s{]", re.IGNORECASE)
 
 
 def is_secret_address(text: str) -> bool:
     """Say whether a text holds an address that is a secret by itself, such as a webhook's."""
-    return bool(_SECRET_ADDRESS.search(text))
+    return (
+        _SECRET_ADDRESS.search(text) is not None
+        or any(_OWN_WEBHOOK.match(address) for address in text.split("://")[1:])
+        or any(_is_secret_parameter(key, value) for key, value in _PARAMETER.findall(text))
+    )
 
 
-def secret_address_in(value: object, path: str) -> str:
-    """Return the dotted key under which an address stands that is a secret by itself; else nothing."""
+def _is_secret_parameter(key: str, value: str) -> bool:
+    if value.startswith("{{"):
+        return False  # a template
+    if key.lower() == "key":
+        return _looks_random(value)
+    return _SECRET_PARAMETER.search(_HUMP.sub("_", key).lower()) is not None
+
+
+def _looks_random(value: str) -> bool:
+    """Say whether a value is no name that people made of words and years."""
+    words = re.split("[-_]", value)
+    mixed = any(re.search(r"\d", word) and re.search("[A-Za-z]", word) for word in words)
+    shouted = len(words) > 1 and any(len(word) > 2 and word.isalpha() and word.isupper() for word in words)
+    return len(value) >= 20 and mixed and not shouted and re.search("[a-z]", value) is not None
+
+
+def secret_setting_in(value: object, path: str, key: str = "") -> str:
+    """Return what in a notifier's settings is a secret, in words that do not show it; else nothing.
+
+    :param path: the dotted key under which the value stands.
+    :param key: the last part of it.
+    """
     if isinstance(value, Mapping):
-        return next((found for key, one in value.items() if (found := secret_address_in(one, f"{path}.{key}"))), "")
+        if any(isinstance(name, str) and is_secret_address(name) for name in value):
+            return f"a key of {path} is an address that holds a secret"
+        inner = (secret_setting_in(one, f"{path}.{name}", str(name)) for name, one in value.items())
+        return next(filter(None, inner), "")
     if isinstance(value, list | tuple):
-        return next((found for one in value if (found := secret_address_in(one, path))), "")
-    return path if isinstance(value, str) and is_secret_address(value) else ""
+        return next(filter(None, (secret_setting_in(one, path, key) for one in value)), "")
+    if not isinstance(value, str):
+        return ""
+    if is_secret_address(value):
+        return f"{path} is an address that holds a secret"
+    named = _SECRET_KEY.search(key.replace("-", "_")) and value.strip() and "{{" not in value
+    sent = key.lower().endswith("authorization") and _AUTHORISES_THERE.search(value)
+    return f"{path} holds a secret" if named or sent or _AUTHORISES.search(value) else ""
 
 
 def secret_in(value: JsonValue, path: str = "") -> str:

@@ -45,6 +45,26 @@ def test_a_service_has_a_health_check_or_a_reason_and_an_order(name: str) -> Non
         assert how["condition"] == ("service_completed_successfully" if ends else "service_healthy"), (name, other)
 
 
+@each_service
+def test_a_health_check_costs_little_and_tells_in_five_minutes(name: str) -> None:
+    check = SERVICES[name].get("healthcheck")
+    if check is None:
+        return
+    interval, timeout, start = (int(check[key].removesuffix("s")) for key in ("interval", "timeout", "start_period"))
+
+    assert start + check["retries"] * interval <= 300
+    # Measured by scripts/compose-without-docker: Airflow's command line takes some 4 s, of which 3 s are a core's.
+    asks_airflow = any(word.startswith("airflow ") for word in check["test"])
+    assert (interval, timeout) == ((60, 30) if asks_airflow else (15, 10))
+
+
+def test_the_run_without_an_engine_knows_every_image() -> None:
+    script = (ROOT / "scripts" / "compose-without-docker.py").read_text()
+    images = {service["image"].rsplit(":", 1)[0] for service in SERVICES.values()}
+
+    assert {image for image in images if f'kind == "{image}"' not in script} == set()
+
+
 @pytest.mark.parametrize("name", ["api-server", "scheduler", "dag-processor", "triggerer"])
 def test_airflow_starts_after_its_database_and_mlflow(name: str) -> None:
     def before(service: str) -> set[str]:

@@ -107,7 +107,7 @@ def test_a_secret_is_hidden_wherever_it_was_written(churn: Path, capsys: pytest.
 
 
 def test_signed_addresses_webhooks_and_headers_are_hidden(churn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = "{text: hi, webhook_url: 'https://x/hunter2', headers: {Authorization: Bearer hunter2}, url: 'https://hooks.x/hunter2'}"
+    settings = "{text: hi, webhook_url: 'https://x/hunter2', headers: {Authorization: hunter2}, url: 'https://hooks.x/hunter2'}"
     churn.write_text(
         MODEL.replace("uri: lake/small", "uri: 's3://lake/small?X-Amz-Signature=hunter2&b=c'")
         + f"notifications: [{{notifier: 'n:N', events: [drift], settings: {settings}}}]\n"

@@ -170,15 +170,35 @@ def test_rows_in_bursts_are_still_parted() -> None:
     assert bisect_left(times, found.evaluate.start) == 95
 
 
+def test_a_history_of_centuries_is_trained_on_as_far_as_a_window_reaches() -> None:
+    times = [datetime(1750 + number // 12, number % 12 + 1, 1, tzinfo=UTC) for number in range(274 * 12)]
+
+    found = cut(times)
+
+    assert str(found.length) == "1200 months"
+    assert iso(found.train) == "[1787-01-01, 1887-01-01)"
+    assert iso(found.evaluate) == "[1887-01-01, 2024-01-01)"
+
+
+def test_one_row_long_ago_does_not_shorten_what_is_trained_on() -> None:
+    times = [datetime(1899, 1, 1, tzinfo=UTC), *(datetime(2023, 1, day, tzinfo=UTC) for day in range(1, 32))]
+
+    found = cut(times)
+
+    assert str(found.length) == "36525 days"
+    assert bisect_left(times, found.train.start) == 1
+    assert found.train.end == found.evaluate.start == found.length.after(found.train.start)
+
+
 @pytest.mark.parametrize(
     ("times", "says"),
     [
         pytest.param([datetime(2023, 1, 1, 0, 0, 1, tzinfo=UTC)] * 9, "within one minute", id="one moment"),
         pytest.param([datetime(9999, 12, day, tzinfo=UTC) for day in range(1, 32)], "placeholders", id="end of time"),
         pytest.param(
-            [datetime(1899, 1, 1, tzinfo=UTC), *(datetime(2023, 1, day, tzinfo=UTC) for day in range(1, 32))],
+            [datetime(1, 1, 1, tzinfo=UTC)] * 14 + [datetime(2023, 1, day, tzinfo=UTC) for day in range(1, 19)],
             "100 years long. Mend placeholders",
-            id="more than a century",
+            id="nearly all to train on are placeholders",
         ),
     ],
 )

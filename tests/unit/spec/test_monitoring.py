@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from airflow_mlops import ModelSpec, load_spec
 from airflow_mlops.errors import InvalidSpecError
 from airflow_mlops.spec.resolve import label_settings, scored_data, scoring_settings
+from airflow_mlops.spec.strict import is_secret_address, secret_setting_in
 
 FLIGHTS = Path(__file__).parents[3] / "airflow_mlops" / "templates" / "flights.yaml"
 PLAIN = {"scoring": None, "labels": None, "monitoring": {}, "drift": {}}
@@ -107,14 +109,27 @@ def told_by(settings: dict[str, Any]) -> Any:
         "https://api.telegram.org/bot1:hush/sendMessage",
         "https://webexapis.com/v1/webhooks/incoming/hush",
         "https://chat.example.org/hooks/hushhushhushhushhushhush12",
-        "https://chat.googleapis.com/v1/spaces/A/messages?key=k&token=hush",
-        "https://prod.westeurope.logic.azure.com/workflows/1/triggers/manual/paths/invoke?api-version=1&sig=hush",
+        "https://chat.googleapis.com/v1/spaces/A/messages?key=k&token=hushhush",
+        "https://prod.westeurope.logic.azure.com/workflows/1/triggers/manual/paths/invoke?api-version=1&sig=hushhush",
         "https://me:hush@host.example.org/notify",
         "mailto://me:hush@example.org",
-        "https://host.example.org/notify?access_token=hush",
-        "https://host.example.org/notify?a=b&api_key=hush",
-        "https://host.example.org/notify?client-secret=hush",
-        "https://host.example.org/notify?key=hushhushhushhushhushhush",
+        "https://host.example.org/notify?access_token=hushhush",
+        "https://host.example.org/notify?a=b&api_key=hushhush",
+        "https://host.example.org/notify?client-secret=hushhush",
+        "https://host.example.org/notify?key=hushhush1hushhushhushhush",
+        "https://host.example.org/notify?authToken=hushhush",
+        "https://host.example.org/notify?X-Amz-Signature=hushhush",
+        "https://host.example.org/notify?a=b;SharedAccessKey=hushhush",
+        "https://host.example.org/notify?page=2?pass.password=hushhush",
+        "https://host.example.org/notify?to=https://host.example.org/?token=hushhush",
+        "https://hooks.slack.com:443/services/T0/B0/hush",
+        "https://discord.com:443/api/webhooks/1/hush",
+        "https://api.telegram.org:443/bot1:hush/sendMessage",
+        "https://chat.example.org:8065/hooks/hushhushhushhushhushhush12",
+        "hooks.slack.com/services/T0/B0/hush",
+        "contoso.webhook.office.com/webhookb2/hush@tenant/IncomingWebhook/hush/1",
+        "discord.com/api/webhooks/1/hush",
+        "api.telegram.org/bot1:hush/sendMessage",
         "Send it to https://hooks.slack.com/services/T0/B0/hush, please",
     ],
 )
@@ -124,6 +139,7 @@ def told_by(settings: dict[str, Any]) -> Any:
         (lambda address: {"text": "{{ mlops.message }}", "url": address}, "settings.url"),
         (lambda address: {"a": {"b": [{"c": "x"}, {"c": address}]}}, "settings.a.b.c"),
         (lambda address: {"urls": ("https://example.org", address)}, "settings.urls"),
+        (lambda address: {"routes": {address: "all"}}, "a key of settings.routes"),
     ],
 )
 def test_an_address_that_holds_a_secret_is_no_setting_of_a_notifier(settings: Any, key: str, address: str) -> None:
@@ -146,6 +162,18 @@ def test_an_address_that_holds_a_secret_is_no_setting_of_a_notifier(settings: An
         "https://wiki.example.org/hooks/how-to-write-one",
         "https://me@example.org/repository",
         "https://example.org/?key=FLIGHTS-1",
+        "https://example.org/browse?key=FLIGHTS-DELAY-MONITORING-2024",
+        "https://example.org/browse?key=flights-delay-monitoring-2024",
+        "https://example.org/?page_token=2&next_token=2",
+        "https://example.org/?next_token=12345678&nextPageToken=12345678&csrf-token=12345678",
+        "https://example.org/?continuationToken=12345678&token_kind=12345678",
+        "https://example.org/?sortsig=a&sortsig=abcdefgh&token=none&design=abcdefgh",
+        "https://example.org/?token={{mlops.facts.model}}",
+        "http://airflow:8080,ops@example.org",
+        "http://airflow:8080;ops@example.org",
+        "Make one at https://hooks.slack.com or hooks.slack.com/services",
+        "https://wiki.example.org/hooks.slack.com/how/to",
+        "https://myhooks.slack.com.example.org/a/b",
         "See http://airflow:8080 or write to ops@example.org",
         "http://airflow:8080?mail=ops@example.org",
         "Our secrets: token=none",
@@ -156,6 +184,74 @@ def test_an_ordinary_address_is_a_setting_of_a_notifier(text: str) -> None:
     settings = {"text": text, "nested": [{"url": text}], "number": 7, "none": None}
 
     assert spec(**told_by(settings)).notifications[0].settings == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"password": "hush"}, "settings.password"),
+        ({"auth": {"client_secret": "hush"}}, "settings.auth.client_secret"),
+        ({"parts": [{"API_KEY": "hush"}]}, "settings.parts.API_KEY"),
+        ({"tokens": {"token": ["", "hush"]}}, "settings.tokens.token"),
+        ({"headers": {"X-Auth-Token": "hush"}}, "settings.headers.X-Auth-Token"),
+        ({"headers": {"Authorization": "Bearer hush"}}, "settings.headers.Authorization"),
+        ({"headers": {"proxy-authorization": "basic hush"}}, "settings.headers.proxy-authorization"),
+        ({"headers": ["Authorization: Bearer hush"]}, "settings.headers"),
+        ({"auth": "Bearer hush"}, "settings.auth"),
+    ],
+)
+def test_a_secret_is_no_setting_of_a_notifier(settings: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError, match=r"(?s).*") as caught:
+        spec(**told_by(settings))
+
+    assert f"{key} holds a secret; put it into an Airflow connection" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"slack_webhook_conn_id": "flights", "token_conn_id": "x", "password_conn_id": "x"},
+        {"password": "", "token": None, "secret": False, "credentials": {"conn_id": "x"}},
+        {"token": "{{ mlops.facts.model }}", "headers": {"Authorization": "Bearer {{ mlops.facts.model }}"}},
+        {"token_url": "https://example.org/token", "key": "flights", "tokens": "7", "secretary": "ann"},
+        {"subject": "Basic monitoring", "text": "Bearer of news: the model drifted", "authorization": "none"},
+    ],
+)
+def test_what_only_sounds_like_a_secret_is_a_setting_of_a_notifier(settings: dict[str, Any]) -> None:
+    assert spec(**told_by(settings)).notifications[0].settings == settings
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "://a/" * 20_000,
+        "://a:" * 20_000,
+        "://" + ":" * 50_000,
+        "://" * 20_000,
+        "https://a/b," * 2_000,
+        "?a=" * 20_000,
+        "?" + "a" * 100_000,
+        "?token=" * 20_000,
+        ("://" + "a" * 300 + ":" * 300) * 200,
+        "://" + "/hooks/a" * 20_000,
+        "://" + "a" * 100_000,
+        "webhook.office.com/" * 10_000,
+        "authorization: " * 10_000,
+        "Bearer " + " " * 50_000,
+        "Bearer a" + "a" * 50_000 + " ",
+        "?key=" + "a1-" * 30_000,
+    ],
+    ids=lambda text: text[:24].strip(),
+)
+def test_a_long_text_is_searched_in_time(text: str) -> None:
+    """Each takes milliseconds; a search that grows with the square of the length takes many seconds."""
+    began = time.process_time()
+
+    is_secret_address(text)
+    secret_setting_in({"text": text, "authorization": text, text: 1}, "settings")
+
+    assert time.process_time() - began < 2
 
 
 def test_a_secret_in_a_notifiers_settings_is_told_with_its_line(tmp_path: Path) -> None:
