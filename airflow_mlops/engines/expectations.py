@@ -116,7 +116,7 @@ def mistakes_in(contract: Contract) -> Iterator[Mistake]:
             continue
         try:
             _add(ExpectationSuite(name="check"), number, spec, lambda column: False)
-        except (ValueError, TypeError, GreatExpectationsError) as exc:
+        except (ValueError, TypeError, OverflowError, GreatExpectationsError) as exc:
             yield Mistake(number, "kwargs", _argument_mistakes(exc))
 
 

@@ -29,7 +29,8 @@ _SECRET_KEY = re.compile(
 _HOST, _PORT = r"(?:(?<=//)|(?<![\w./-]))", r"(?::\d{1,5})?"
 #: An address that lets in whoever reads it: a user's password, the webhooks of known services.
 _SECRET_ADDRESS = re.compile(
-    r"://[^/@?#\s:,;]{0,256}:[^/@?#\s,;]{0,256}@"
+    # What follows a port and a comma, a quote or a bracket is no password but the text around an address.
+    r"""://[^/@?#\s:<>"'|]*:(?!\d{1,5}[,;])[^/@?#\s<>"'|]*@"""
     rf"|{_HOST}hooks\.(?:slack(?:-gov)?|zapier)\.com{_PORT}/\w{{1,64}}/\w"
     rf"|{_HOST}(?:[\w-]{{1,64}}\.)?webhook\.office\.com{_PORT}/\w{{1,64}}/\w"
     rf"|{_HOST}outlook\.office(?:365)?\.com{_PORT}/webhook/\w"
@@ -40,13 +41,11 @@ _SECRET_ADDRESS = re.compile(
 )
 #: Of Mattermost, on a team's own host.
 _OWN_WEBHOOK = re.compile(r"[^?#\s]{1,512}/hooks/[a-z0-9]{20}", re.IGNORECASE)
-_PARAMETER = re.compile(r"[?&;]([\w.-]{1,64})=([^?&;#\s]{8,256})")
-_SECRET_PARAMETER = re.compile(
-    r"(?:^|[_.-])(?<!page.)(?<!next.)(?<!prev.)(?<!continuation.)(?<![cx]srf.)"
-    r"(?:(?:access|auth)?token|(?:client)?secret|passw(?:or)?d|pwd|sig|signature|(?:api|access|account)[_.-]?key"
-    r"|credentials?)$"
-)
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_PARAMETER = re.compile(r"[?&;]([\w.-]{1,64})=([^?&;#\s]{1,2000})")
+#: Names of parameters, without what parts their words: a secret whatever the value; one if it is long enough.
+_SECRET_NAME = re.compile(r"(?:passw(?:or)?d|pwd|secret|(?:api|access|account|private)key|credentials?)$")
+_TOKEN_NAME = re.compile(r"(?<!page)(?<!next)(?<!prev)(?<!continuation)(?<![cx]srf)token$|signature$")
+_LEAST_TOKEN = 8
 _AUTHORISES = re.compile(
     r"^bearer[ \t]{1,8}[^\s{]{1,2000}$|authorization: {0,8}(?:bearer|basic) {1,8}[^\s{]", re.IGNORECASE
 )
@@ -67,15 +66,17 @@ def _is_secret_parameter(key: str, value: str) -> bool:
         return False  # a template
     if key.lower() == "key":
         return _looks_random(value)
-    return _SECRET_PARAMETER.search(_HUMP.sub("_", key).lower()) is not None
+    name = re.sub("[._-]", "", key.lower())
+    token = _TOKEN_NAME.search(name) or re.search(r"(?:^|[._-])sig$", key.lower())
+    return _SECRET_NAME.search(name) is not None or (token is not None and len(value) >= _LEAST_TOKEN)
 
 
 def _looks_random(value: str) -> bool:
-    """Say whether a value is no name that people made of words and years."""
+    """Say whether a value is no name that people made of words and numbers."""
+    if len(value) < 20:
+        return False
     words = re.split("[-_]", value)
-    mixed = any(re.search(r"\d", word) and re.search("[A-Za-z]", word) for word in words)
-    shouted = len(words) > 1 and any(len(word) > 2 and word.isalpha() and word.isupper() for word in words)
-    return len(value) >= 20 and mixed and not shouted and re.search("[a-z]", value) is not None
+    return len(words) == 1 or any(len(word) >= 8 and re.search(r"\d.*[A-Za-z]|[A-Za-z].*\d", word) for word in words)
 
 
 def secret_setting_in(value: object, path: str, key: str = "") -> str:

@@ -720,6 +720,19 @@ def test_with_import_great_expectations_itself_looks_at_the_contract(folder: Pat
     assert found(folder / "churn_contract.yaml", imports=True) == findings
 
 
+def test_expectations_on_one_line_are_told_apart_and_a_contract_reached_twice_once(folder: Path) -> None:
+    huge = "1" + "0" * 400
+    wrong = ("{column: age, min_value: 1, mostly: 7}", "{column: age}", f"{{column: age, max_value: {huge}}}")
+    listed = ", ".join(f"{{type: expect_column_values_to_be_between, kwargs: {one}}}" for one in wrong)
+    contract = folder / "churn_contract.yaml"
+    contract.write_text(f"expectations: [{listed}]\n")
+
+    report = lint([folder / "churn.yaml", Path("churn_contract.yaml")], FAST, imports=True)
+
+    keys = [one.key for one in report.findings]
+    assert keys == [f"expectations[{number}].kwargs" for number in range(3)]
+
+
 @pytest.mark.parametrize(
     ("module", "says"),
     [
