@@ -96,7 +96,7 @@ def image(name: str) -> dict[str, Any]:
     if kind == "versity/versitygw":
         return {
             "user": "50000:0",
-            "entrypoint": [f"{ROOT}/.venv/bin/moto_server", "--host", "0.0.0.0", "--port", "7070"],  # noqa: S104
+            "entrypoint": [f"{ROOT}/.venv/bin/moto_server", "--host", "0.0.0.0", "--port", "7070"],  # noqa: S104  # in a network of its own
             "command": [],
             "environment": {"PATH": SYSTEM_PATH, "HOME": "/"},
             "check": ["CMD", "curl", "--fail", "--silent", "http://127.0.0.1:7070/moto-api/"],

@@ -12,13 +12,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from airflow_mlops.cli.lint_findings import Finding, finding
-from airflow_mlops.spec.contract import NOT_ARGUMENTS, Contract, ExpectationSpec
+from airflow_mlops.spec.contract import JUDGES_NO_ROWS, NOT_ARGUMENTS, Contract, ExpectationSpec, unknown_expectation
 
 #: What every expectation takes beside its own arguments.
 _OF_ALL = {
@@ -57,18 +56,12 @@ def check_expectations(contract: Contract) -> Iterator[Finding]:
         file, _, line = contract.place(number).rpartition(" (")[0].rpartition(", line ")
         place, key = (file, int(line)), f"expectations[{number}]"
         if one.type not in names:
-            close = get_close_matches(one.type, names, n=1)
-            said = f"Great Expectations has no expectation {one.type!r}"
-            mend = f"Did you mean {close[0]!r}?" if close else "Use one of its names, in snake case."
-            yield finding("MLOPS203", place, f"{key}.type", said, mend)
+            yield finding("MLOPS203", place, f"{key}.type", *unknown_expectation(one.type, names))
             continue
         known = _known(one.type)
         if one.on_failure == "quarantine" and known.judges_rows is False:
-            said = (
-                f"{one.type}: on_failure: quarantine needs an expectation that judges single rows, such as "
-                f"expect_column_values_to_be_between; this one judges the column or table as a whole"
-            )
-            yield finding("MLOPS202", place, f"{key}.on_failure", said, "Use fail or warn.")
+            said, mend = JUDGES_NO_ROWS
+            yield finding("MLOPS202", place, f"{key}.on_failure", f"{one.type}: {said}", mend)
         elif wrong := "; ".join(_wrong_arguments(one, known)):
             mend = f"It takes {', '.join(known.arguments)}."
             yield finding("MLOPS202", place, f"{key}.kwargs", f"{one.type}: {wrong}", mend)

@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +120,15 @@ def _try(kind: str, name: str, serialization: str | None, folder: Path) -> str:
 
 def _ask_great_expectations(path: Path) -> str:
     from airflow_mlops.engines.expectations import arguments_of, known_names, mistakes_in
-    from airflow_mlops.spec.contract import load_contract
+    from airflow_mlops.spec.contract import load_contract, unknown_expectation
 
     lines = []
     try:
         contract, known = load_contract(path), known_names()
         for number, one in enumerate(contract.expectations):
             if one.type not in known:
-                close = get_close_matches(one.type, known, n=1)
-                mend = f"Did you mean {close[0]!r}?" if close else "Use one of its names, in snake case."
-                said = f"Great Expectations has no expectation {one.type!r}. {mend}"
-                lines.append(f"{contract.place(number)}: expectations[{number}].type: {said}")
+                said, mend = unknown_expectation(one.type, known)
+                lines.append(f"{contract.place(number)}: expectations[{number}].type: {said}. {mend}")
         for wrong in mistakes_in(contract):
             about = contract.expectations[wrong.number].type
             mend = wrong.mend or f"It takes {', '.join(arguments_of(about))}."

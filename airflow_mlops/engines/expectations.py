@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.engines.sentences import Observed, sentence_for
 from airflow_mlops.errors import InvalidSpecError, MissingEngineError, UnknownNameError
-from airflow_mlops.spec.contract import NOT_ARGUMENTS
+from airflow_mlops.spec.contract import JUDGES_NO_ROWS, NOT_ARGUMENTS, unknown_expectation
 
 if TYPE_CHECKING:
     import pandas
@@ -72,12 +72,8 @@ def check_contract_names(contract: Contract) -> None:
     known = known_names()
     for number, spec in enumerate(contract.expectations):
         if spec.type not in known:
-            close = get_close_matches(spec.type, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise UnknownNameError(
-                f"{contract.place(number)}: Great Expectations has no expectation {spec.type!r}.{hint} The names are "
-                f"those of Great Expectations 1.x, in snake case."
-            )
+            said, mend = unknown_expectation(spec.type, known)
+            raise UnknownNameError(f"{contract.place(number)}: {said}. {mend}")
     mistakes = [f"{contract.place(one.number)}: {one.what}. {one.mend}".rstrip() for one in mistakes_in(contract)]
     if mistakes:
         raise InvalidSpecError("\n".join(mistakes))
@@ -108,11 +104,7 @@ def mistakes_in(contract: Contract) -> Iterator[Mistake]:
         if spec.type not in known:
             continue
         if spec.on_failure == "quarantine" and not _is_row_wise(spec.type):
-            what = (
-                "on_failure: quarantine needs an expectation that judges single rows, such as "
-                "expect_column_values_to_be_between; this one judges the column or table as a whole"
-            )
-            yield Mistake(number, "on_failure", what, "Use fail or warn.")
+            yield Mistake(number, "on_failure", *JUDGES_NO_ROWS)
             continue
         try:
             _add(ExpectationSuite(name="check"), number, spec, lambda column: False)

@@ -20,6 +20,13 @@ OnFailure = Literal["fail", "warn", "quarantine"]
 #: Arguments that say how a result is reported. That is ours to decide: reports must hold no rows.
 NOT_ARGUMENTS = ("result_format", "catch_exceptions", "severity", "meta", "batch_id", "row_condition_dialect")
 
+#: Why an expectation cannot quarantine, and what to write instead.
+JUDGES_NO_ROWS = (
+    "on_failure: quarantine needs an expectation that judges single rows, such as expect_column_values_to_be_between; "
+    "this one judges the column or table as a whole",
+    "Use fail or warn.",
+)
+
 #: Expectations about which columns a table has, and the argument that lists them: a list can be shortened.
 _LISTS = {
     "expect_table_columns_to_match_set": "column_set",
@@ -28,6 +35,14 @@ _LISTS = {
 #: In a condition, a column stands in ``col("x")``, between backticks, or bare; other quoted text is a value.
 _NAMED_IN_CONDITION = re.compile(r"""\bcol\(\s*(["'])(.*?)\1\s*\)|`([^`]*)`""")
 _QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""")
+
+
+def unknown_expectation(name: str, known: Collection[str]) -> tuple[str, str]:
+    """Return what is wrong with a name that is none of Great Expectations', and the mend."""
+    close = get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    mend = f"{hint}The names are those of Great Expectations 1.x, in snake case."
+    return f"Great Expectations has no expectation {name!r}", mend
 
 
 class ExpectationSpec(Strict):

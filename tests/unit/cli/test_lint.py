@@ -593,7 +593,7 @@ def test_every_expectation_that_cannot_be_used_is_told_on_its_line(folder: Path)
 
 
 def core_expectations() -> list[str]:
-    return sorted(set(known_names()) - {"expect_multicolumn_values_to_be_unique"})  # which is not registered
+    return sorted(known_names())
 
 
 def in_file(tmp_path: Path, *expectations: dict[str, Any]) -> Any:
